@@ -1,0 +1,46 @@
+# The verbs of daily work. Each sets up what it needs: a bare machine has Python 3.11 and make, and that is enough.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# further flags, as in: make serve FLAGS="--port 9000"
+FLAGS ?=
+
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: help serve test check format lock clean
+
+help: ## list these verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+serve: $(READY) ## serve the models in models/ at http://127.0.0.1:8080
+	@exec $(BIN)/sightread serve $(FLAGS)
+
+test: $(READY) ## run every test
+	@$(BIN)/pytest $(FLAGS)
+
+check: $(READY) ## lint, check types
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+format: $(READY) ## put the code into its format
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+# huggingface-hub is what tokenizers downloads with; the gateway downloads nothing, so its image does without
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+lock: $(READY) ## lock the newest versions that pyproject.toml allows
+	@$(LOCK) --upgrade --extra training --extra development pyproject.toml --output-file requirements/all.lock
+	@$(LOCK) --upgrade --constraint requirements/all.lock \
+		--excludes requirements/gateway.excludes pyproject.toml --output-file requirements/gateway.lock
+
+clean: ## remove what these verbs made
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+
+$(READY): requirements/all.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+		|| { echo 'Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.11 …' >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check --require-hashes --requirement requirements/all.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
