@@ -1,0 +1,69 @@
+"""Texts: Unicode → token ids, by the tokenizer that the contract carries whole."""
+
+import json
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from serving.contract import TextInput
+from serving.problems import Unprocessable
+
+LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+QUICK_CHARACTERS = 2000
+
+
+class TextPreprocessor:
+    """Makes token ids as one contract asks for them.
+
+    Args:
+        spec: the contract's `input`.
+        max_characters: a longer text is refused before it is tokenized; None for no limit.
+
+    Raises:
+        ValueError: the tokenizer is not one that Hugging Face `tokenizers` can read.
+    """
+
+    def __init__(self, spec: TextInput, *, max_characters: int | None = None) -> None:
+        self._spec = spec
+        self._max_characters = max_characters
+        try:
+            self._tokenizer = Tokenizer.from_str(json.dumps(spec.tokenizer))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise ValueError(f"the tokenizer cannot be read: {error}") from error
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(spec.max_length)
+
+    def prepare(self, text: str) -> NDArray[np.int32]:
+        """One text → its token ids, int32 [1 ≤ tokens ≤ max_length], cut at the end.
+
+        Args:
+            text: any Unicode.
+
+        Raises:
+            Unprocessable: too long, nothing to read in it, or lone surrogates.
+        """
+        if self._max_characters is not None and len(text) > self._max_characters:
+            raise Unprocessable(f"The text has {len(text):,} characters; at most {self._max_characters:,} are taken.")
+        if not text or text.isspace():
+            raise Unprocessable("The text is empty.")
+        if lone := LONE_SURROGATE.search(text):
+            raise Unprocessable(f"The text is not valid Unicode: a lone surrogate stands at character {lone.start()}.")
+        ids = self._tokenizer.encode(text).ids
+        if not ids:
+            raise Unprocessable("The text has no words in it.")
+        return np.array(ids, dtype=np.int32)
+
+    def prepare_quickly(self, text: str) -> NDArray[np.int32] | None:
+        """As `prepare`, but None for a text that would take more than about a millisecond."""
+        return self.prepare(text) if len(text) <= QUICK_CHARACTERS else None
+
+    def collate(self, rows: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
+        """Ids of n texts → int32 [n, length of the longest], padded at the end with the pad id."""
+        batch = np.full((len(rows), max(map(len, rows))), self._spec.pad_id, dtype=np.int32)
+        for row, ids in zip(batch, rows, strict=True):
+            row[: len(ids)] = ids
+        return batch
