@@ -1,0 +1,70 @@
+"""TensorProto to NumPy and back, as TensorFlow Serving reads and writes it."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+# The field that holds the values of a dtype, and what they are seen as where the field's type is another one.
+_FIELDS: dict[Any, tuple[str, type | None]] = {
+    tf.float32: ("float_val", None),
+    tf.float64: ("double_val", None),
+    tf.float16: ("half_val", np.uint16),
+    tf.bfloat16: ("half_val", np.uint16),
+    tf.int8: ("int_val", None),
+    tf.int16: ("int_val", None),
+    tf.int32: ("int_val", None),
+    tf.uint8: ("int_val", None),
+    tf.uint16: ("int_val", None),
+    tf.int64: ("int64_val", None),
+    tf.uint32: ("uint32_val", None),
+    tf.uint64: ("uint64_val", None),
+    tf.bool: ("bool_val", None),
+    tf.string: ("string_val", None),
+    tf.complex64: ("scomplex_val", np.float32),
+    tf.complex128: ("dcomplex_val", np.float64),
+}
+
+
+def read(proto: Any) -> np.ndarray[Any, Any]:
+    """A TensorProto's array: read-only, and a view of its `tensor_content` where it has one.
+
+    Fewer values than elements: the last one is repeated; none: zeros (or empty strings).
+
+    Raises:
+        ValueError: it is of an unknown dtype or rank, or its values do not fill its shape.
+    """
+    try:
+        dtype = tf.as_dtype(proto.dtype)
+        field, _ = _FIELDS[dtype]
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"dtype {proto.dtype} is not read") from error
+    shape = [dim.size for dim in proto.tensor_shape.dim]
+    if proto.tensor_shape.unknown_rank or any(size < 0 for size in shape):
+        raise ValueError("the shape is not known")
+    if proto.tensor_content:
+        return np.frombuffer(proto.tensor_content, dtype.as_numpy_dtype).reshape(shape)
+    if not getattr(proto, field):
+        return np.full(shape, b"" if dtype == tf.string else 0, dtype.as_numpy_dtype)
+    array: np.ndarray[Any, Any] = tf.make_ndarray(proto)
+    return array
+
+
+def write(array: Any, dtype: int, proto: Any) -> None:
+    """Fills an empty TensorProto from what a session returned for one output.
+
+    TensorFlow Serving answers with the values one by one (`float_val`, …), not with `tensor_content`.
+
+    Args:
+        array: an array, or for a scalar a NumPy number or bytes.
+        dtype: the output's `DataType`.
+        proto: the TensorProto.
+    """
+    proto.dtype = dtype
+    field, seen_as = _FIELDS[tf.as_dtype(dtype)]
+    # Bytes as an array of dtype S would lose their trailing zeros.
+    array = np.asarray(array, object if field == "string_val" else None)
+    for size in array.shape:
+        proto.tensor_shape.dim.add(size=size)
+    values = np.ascontiguousarray(array).ravel()
+    getattr(proto, field).extend((values if seen_as is None else values.view(seen_as)).tolist())
