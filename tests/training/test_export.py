@@ -1,0 +1,177 @@
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from serving.contract import Contract, Golden
+from training.export import SERVING, Session, check_repository, give_next_number, publish
+from training.problems import GoldenDisagreement, RepositoryProblem
+
+Version = tuple[keras.Model, Contract]
+
+
+@pytest.fixture(scope="module")
+def published(version: Version, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model, contract = version
+    return publish(model, contract, repository=tmp_path_factory.mktemp("models"), name="cnn")
+
+
+def test_the_first_version_is_number_one(published: Path) -> None:
+    assert published.name == "1"
+    assert (published / "saved_model.pb").is_file()
+
+
+def test_nothing_but_versions_lies_in_the_models_folder_afterwards(published: Path) -> None:
+    assert [path.name for path in published.parent.iterdir()] == ["1"]
+
+
+def test_the_signatures_have_the_names_that_the_contract_says(published: Path) -> None:
+    with Session(published) as session:
+        names = {name: (set(inputs), set(outputs)) for name, (inputs, outputs) in session.signatures.items()}
+    assert names == {SERVING: ({"image"}, {"probabilities"}), "contract": ({"request"}, {"contract"})}
+
+
+def test_the_contract_signature_answers_the_same_json_for_every_row(published: Path, version: Version) -> None:
+    with Session(published) as session:
+        answer = session.call("contract", {"request": np.array([b"", b"x", b"y"], dtype=object)})["contract"]
+    assert answer.tolist() == [version[1].to_json().encode()] * 3
+
+
+def test_a_version_says_of_itself_what_it_was_published_with(published: Path, version: Version) -> None:
+    with Session(published) as session:
+        assert session.contract() == version[1]
+
+
+def test_the_graph_takes_uint8_batches_of_any_size_and_answers_distributions(published: Path) -> None:
+    pictures = np.random.default_rng(1).integers(0, 256, (5, 8, 8, 3)).astype(np.uint8)
+    with Session(published) as session:
+        answer = session.call(SERVING, {"image": pictures})["probabilities"]
+    assert answer.shape == (5, 3)
+    assert answer.dtype == np.float32
+    np.testing.assert_allclose(answer.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_any_user_may_read_what_was_published(published: Path) -> None:
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE(published.stat().st_mode) == 0o777 & ~mask
+    assert stat.S_IMODE((published / "saved_model.pb").stat().st_mode) == 0o666 & ~mask
+
+
+def test_the_next_version_follows_the_highest_number(version: Version, tmp_path: Path) -> None:
+    for name in ("2", "10", "backup"):
+        (tmp_path / "cnn" / name).mkdir(parents=True)
+    model, contract = version
+    assert publish(model, contract, repository=tmp_path, name="cnn").name == "11"
+
+
+def test_publishers_that_finish_at_once_get_different_numbers(tmp_path: Path) -> None:
+    folders = [tmp_path / f".writing-{number}" for number in range(16)]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "saved_model.pb").write_text(folder.name)
+    with ThreadPoolExecutor(len(folders)) as pool:
+        places = list(pool.map(give_next_number, folders))
+    assert sorted(int(place.name) for place in places) == list(range(1, 17))
+    assert {(place / "saved_model.pb").read_text() for place in places} == {folder.name for folder in folders}
+
+
+def _with_other_answers(contract: Contract) -> Contract:
+    examples = list(contract.golden.examples)
+    row = examples[3].probabilities
+    best, other = int(np.argmax(row)), int(np.argmin(row))
+    moved = [p + 0.01 * ((i == other) - (i == best)) for i, p in enumerate(row)]
+    examples[3] = examples[3].model_copy(update={"probabilities": moved})
+    return contract.model_copy(update={"golden": Golden(examples=examples)})
+
+
+def test_a_model_that_answers_golden_examples_otherwise_is_refused_and_leaves_nothing(
+    version: Version, tmp_path: Path
+) -> None:
+    model, contract = version
+    with pytest.raises(GoldenDisagreement, match=r"golden example 3, asked alone.*0\.0100, 0\.0050 allowed"):
+        publish(model, _with_other_answers(contract), repository=tmp_path, name="cnn")
+    assert list((tmp_path / "cnn").iterdir()) == []
+
+
+def test_a_model_that_answers_nan_is_refused(version: Version, tmp_path: Path) -> None:
+    _, contract = version
+    pixels = keras.Input((8, 8, 3), dtype="uint8")
+    nan = keras.ops.mean(keras.ops.cast(pixels, "float32"), axis=(1, 2))[:, :3] * float("nan")
+    with pytest.raises(GoldenDisagreement):
+        publish(keras.Model(pixels, nan), contract, repository=tmp_path, name="cnn")
+
+
+def test_a_model_with_another_number_of_labels_is_refused(version: Version, tmp_path: Path) -> None:
+    _, contract = version
+    pixels = keras.Input((8, 8, 3), dtype="uint8")
+    two = keras.ops.softmax(keras.ops.mean(keras.ops.cast(pixels, "float32"), axis=(1, 2))[:, :2])
+    with pytest.raises(GoldenDisagreement, match=r"answers \[11, 2\]"):
+        publish(keras.Model(pixels, two), contract, repository=tmp_path, name="cnn")
+
+
+def test_a_repository_that_is_a_file_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "models").write_text("")
+    with pytest.raises(RepositoryProblem, match="not a folder"):
+        check_repository(tmp_path / "models", "cnn")
+
+
+@pytest.mark.parametrize("name", ["", "../cnn", "a/b", ".hidden", "two words"])
+def test_a_name_that_would_be_another_place_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(RepositoryProblem, match="cannot name a model"):
+        check_repository(tmp_path, name)
+
+
+def test_checking_a_repository_writes_nothing(tmp_path: Path) -> None:
+    check_repository(tmp_path / "new" / "models", "cnn")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hidden_folders_of_killed_publishers_are_removed_after_a_day_and_others_left_alone(
+    version: Version, tmp_path: Path
+) -> None:
+    abandoned, busy = tmp_path / "cnn" / ".writing-old", tmp_path / "cnn" / ".writing-new"
+    for folder in (abandoned, busy):
+        folder.mkdir(parents=True)
+    os.utime(abandoned, (time.time() - 90_000,) * 2)
+    model, contract = version
+    publish(model, contract, repository=tmp_path, name="cnn")
+    assert {path.name for path in (tmp_path / "cnn").iterdir()} == {".writing-new", "1"}
+
+
+PUBLISHER = """
+import sys, time
+from pathlib import Path
+import keras
+from serving.contract import Contract
+from training import export
+
+def hang(session):
+    print("written", flush=True)
+    time.sleep(60)
+
+export.prove = hang
+pixels = keras.Input((8, 8, 3), dtype="uint8")
+contract = Contract.model_validate_json(sys.stdin.read())
+export.publish(keras.Model(pixels, keras.layers.Flatten()(pixels)), contract, repository=Path(sys.argv[1]), name="cnn")
+"""
+
+
+def test_a_publisher_killed_while_writing_leaves_no_version(version: Version, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PUBLISHER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(version[1].to_json().encode())
+        process.stdin.close()
+        assert process.stdout.readline() == b"written\n"
+        process.send_signal(signal.SIGKILL)
+    assert [path.name[:9] for path in (tmp_path / "cnn").iterdir()] == [".writing-"]

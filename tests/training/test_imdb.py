@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import pytest
+
+from training.data import imdb
+from training.problems import DataProblem
+
+
+def test_the_official_layout_becomes_texts_and_labels(imdb_folder: Path) -> None:
+    data = imdb.read(imdb_folder, name="IMDB", validation=0.1, seed=0)
+    assert data.labels == ["negative", "positive"]
+    assert (len(data.train), len(data.validation), len(data.test)) == (36, 4, 40)
+    assert all(("good" in text) == (label == 1) for text, label in zip(data.test.inputs, data.test.labels, strict=True))
+
+
+def test_the_folder_that_holds_the_layout_is_taken_too(imdb_folder: Path) -> None:
+    inner = imdb.read(imdb_folder, name="IMDB", validation=0.1, seed=0)
+    assert imdb.read(imdb_folder.parent, name="IMDB", validation=0.1, seed=0).sha256 == inner.sha256
+
+
+def test_one_changed_letter_changes_the_checksum(imdb_folder: Path) -> None:
+    before = imdb.read(imdb_folder, name="IMDB", validation=0.1, seed=0).sha256
+    (imdb_folder / "test" / "pos" / "0_5.txt").write_text("A food film", encoding="utf-8")
+    assert imdb.read(imdb_folder, name="IMDB", validation=0.1, seed=0).sha256 != before
+
+
+def test_a_folder_that_is_something_else_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(DataProblem, match=r"holds no \*\.txt: give the unpacked aclImdb, or a CSV file, with --data"):
+        imdb.read(tmp_path, name="IMDB", validation=0.1, seed=0)
+
+
+def test_a_text_in_another_encoding_is_named(imdb_folder: Path) -> None:
+    (imdb_folder / "train" / "neg" / "0_5.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(DataProblem, match=r"0_5\.txt cannot be read"):
+        imdb.read(imdb_folder, name="IMDB", validation=0.1, seed=0)

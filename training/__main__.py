@@ -1,0 +1,100 @@
+"""`sightread train cnn` and `sightread train lstm`: from a data set to a version in the model repository."""
+
+import importlib
+import logging
+import os
+import signal
+import sys
+from types import FrameType
+
+from pydantic import ValidationError
+from pydantic_settings import CliApp
+
+from training.config import CnnConfig, Config, LstmConfig
+from training.problems import TrainingProblem
+
+JOBS: dict[str, type[Config]] = {"cnn": CnnConfig, "lstm": LstmConfig}
+DONE, FAILED, WRONG_FLAGS, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+
+USAGE = """\
+usage: sightread train {cnn,lstm} [flags]
+
+Train a model and put it, as a version that describes and proves itself, into the model repository.
+
+  cnn     on CIFAR-10's pictures (downloaded, or --data)
+  lstm    on IMDB's texts (downloaded, or --data), or on a CSV file with the header text,label
+
+sightread train cnn --help and sightread train lstm --help list the flags.
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Run one job.
+
+    Args:
+        argv: the arguments after `sightread train`.
+
+    Returns:
+        the exit code: 0 done, 1 the job failed, 2 wrong flags, 130 interrupted, 143 terminated.
+    """
+    job, *flags = argv or [""]
+    if job in {"-h", "--help"}:
+        sys.stdout.write(USAGE)
+        return DONE
+    if job not in JOBS:
+        wrong = f"there is no job {job!r}" if job else "name a job"
+        sys.stderr.write(f"{USAGE}\nsightread train: {wrong}: cnn or lstm\n")
+        return WRONG_FLAGS
+    try:
+        config = CliApp.run(JOBS[job], flags)
+    except ValidationError as error:
+        for wrong_flag in error.errors():
+            flag = "--" + ".".join(map(str, wrong_flag["loc"])).replace("_", "-")
+            sys.stderr.write(f"sightread train {job}: {flag} {wrong_flag['input']}: {wrong_flag['msg']}\n")
+        return WRONG_FLAGS
+    except SystemExit as asked:  # argparse has printed the help, or what is wrong
+        return DONE if not asked.code else WRONG_FLAGS
+    return _run(job, config)
+
+
+def _run(job: str, config: Config) -> int:
+    # every failure that matters comes as an exception too; what TensorFlow logs besides is noise on a terminal
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    previously = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        # only now: TensorFlow takes seconds to import, and --help needs none of it
+        importlib.import_module(f"training.{job}").run(config)
+    except TrainingProblem as problem:
+        sys.stderr.write(f"sightread train {job}: {problem}\n")
+        return FAILED
+    except ModuleNotFoundError as error:
+        sys.stderr.write(
+            f"sightread train {job}: {error.name} is not installed: pip install 'sightread[training]' brings it.\n"
+        )
+        return FAILED
+    except OSError as error:
+        sys.stderr.write(f"sightread train {job}: {error}: nothing was published; make room there and start again.\n")
+        return FAILED
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\nsightread train {job}: interrupted; nothing was published.\n")
+        return INTERRUPTED
+    except _Terminated:
+        sys.stderr.write(f"\nsightread train {job}: terminated; nothing was published.\n")
+        return TERMINATED
+    finally:
+        signal.signal(signal.SIGTERM, previously)
+    return DONE
+
+
+class _Terminated(BaseException):
+    """SIGTERM came. Raised so that what is half-written gets cleaned up, as on Ctrl-C."""
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,147 @@
+"""`sightread evaluate`: a test set through a running service, over HTTP, as its users ask it."""
+
+import asyncio
+import math
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+from pydantic import PositiveInt, ValidationError
+from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, SettingsConfigDict
+from tqdm import tqdm
+
+from training.data import Examples
+from training.problems import TrainingProblem
+
+DONE, FAILED, WRONG_FLAGS, INTERRUPTED = 0, 1, 2, 130
+
+
+class EvaluateConfig(BaseSettings):
+    """Send a test set to a running service, one request an example, and tell how many answers are right."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        cli_prog_name="sightread evaluate",
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+        use_attribute_docstrings=True,
+    )
+
+    what: CliPositionalArg[Literal["image", "text"]]
+    """CIFAR-10's test pictures, or IMDB's test texts."""
+    data: Path | None = None
+    """CIFAR-10's folder cifar-10-batches-py, or IMDB's aclImdb. [default: download it]"""
+    url: str = "http://127.0.0.1:8080"
+    """Where the service is."""
+    version: PositiveInt | None = None
+    """The model version to ask. [default: the one in service]"""
+    connections: PositiveInt = 32
+    """Requests at once."""
+
+
+class Unanswered(TrainingProblem):
+    """The service did not answer, or not with a label."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Evaluate a running service; the exit code: 0 done, 1 it failed, 2 wrong flags, 130 interrupted."""
+    try:
+        config = CliApp.run(EvaluateConfig, cli_args=list(arguments))
+    except ValidationError as error:
+        for fault in error.errors():
+            _complain(f"--{'.'.join(map(str, fault['loc']))}: {fault['msg']}")
+        return WRONG_FLAGS
+    try:
+        examples, labels = _test_set(config)
+        answered = asyncio.run(ask_all(config, examples))
+    except TrainingProblem as problem:
+        _complain(str(problem))
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    report(answered, [labels[label] for label in examples.labels])
+    return DONE
+
+
+def report(answered: Sequence[tuple[str, int]], truth: Sequence[str]) -> None:
+    """Print the accuracy, its 95 % interval (Wilson, 1927) and each label's recall."""
+    right = [label == true for (label, _), true in zip(answered, truth, strict=True)]
+    low, high = wilson_interval(sum(right), len(right))
+    versions = Counter(version for _, version in answered)
+    print(f"answered by version {', '.join(f'{version} ({count:,})' for version, count in versions.items())}")  # noqa: T201
+    print(f"accuracy {sum(right) / len(right):.2%} of {len(right):,} (95 % interval {low:.2%} – {high:.2%})")  # noqa: T201
+    for label, count in sorted(Counter(truth).items()):
+        hits = sum(hit for hit, true in zip(right, truth, strict=True) if true == label)
+        print(f"  {label:12} recall {hits / count:.2%} of {count:,}")  # noqa: T201
+
+
+def wilson_interval(right: int, total: int) -> tuple[float, float]:
+    """The score interval in which a share lies with 95 % confidence."""
+    z = 1.959964
+    middle = right + z * z / 2
+    half = z * math.sqrt(right * (total - right) / total + z * z / 4)
+    return (middle - half) / (total + z * z), (middle + half) / (total + z * z)
+
+
+async def ask_all(config: EvaluateConfig, examples: Examples) -> list[tuple[str, int]]:
+    """Every example's answer: its best label, and the version that gave it.
+
+    Raises:
+        Unanswered: the service cannot be reached, or it refuses.
+    """
+    limits = httpx.Limits(max_connections=config.connections)
+    async with httpx.AsyncClient(base_url=config.url, limits=limits, timeout=60) as client:
+        await _ask(client, config, examples.inputs[0])  # no progress bar for a service that is not there
+        gate = asyncio.Semaphore(config.connections)
+        progress = tqdm(total=len(examples), unit=" requests", disable=not sys.stderr.isatty())
+
+        async def ask(example: Any) -> tuple[str, int]:
+            async with gate:
+                answer = await _ask(client, config, example)
+            progress.update()
+            return answer
+
+        with progress:
+            return await asyncio.gather(*map(ask, examples.inputs))
+
+
+async def _ask(client: httpx.AsyncClient, config: EvaluateConfig, example: Any) -> tuple[str, int]:
+    query: dict[str, int] = {"top_k": 1} | ({"version": config.version} if config.version else {})
+    try:
+        if config.what == "image":
+            from training.golden import png  # noqa: PLC0415  # needs Keras
+
+            headers = {"Content-Type": "image/png"}
+            response = await client.post("/classify-image", params=query, content=png(example), headers=headers)
+        else:
+            response = await client.post("/classify-text", params=query, json={"text": example})
+    except httpx.HTTPError as error:
+        raise Unanswered(
+            f"nobody answers at {config.url} ({error or type(error).__name__}): start the service (make serve) or "
+            "name another one with --url"
+        ) from error
+    if response.status_code != httpx.codes.OK:
+        raise Unanswered(f"the service answered {response.status_code}: {response.json().get('detail')}")
+    answer = response.json()
+    return answer["label"], answer["model"]["version"]
+
+
+def _test_set(config: EvaluateConfig) -> tuple[Examples, list[str]]:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from training.data import cifar10, imdb  # noqa: PLC0415  # reading what the service never needs takes TensorFlow
+
+    reader = cifar10 if config.what == "image" else imdb
+    dataset = reader.read(config.data, name="the test set", validation=0.05, seed=0)
+    return dataset.test, dataset.labels
+
+
+def _complain(what: str) -> None:
+    print(f"sightread evaluate: {what}", file=sys.stderr)  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
