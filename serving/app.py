@@ -1,0 +1,87 @@
+"""The gateway, put together. This is the only place where its parts meet."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from importlib import metadata
+from typing import Literal
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+from starlette.middleware import Middleware
+from starlette.responses import RedirectResponse
+
+from serving.classification import Classifier
+from serving.errors import install_error_handlers
+from serving.logs import configure_logging
+from serving.metrics import Metrics
+from serving.middleware import BodyLimit, RequestRecord
+from serving.model_server import ModelServer
+from serving.routes.classify import classify_routes
+from serving.routes.health import health_routes
+from serving.routes.models import model_routes
+from serving.settings import Settings
+from serving.versions import Model
+
+DESCRIPTION = "Classifies pictures and texts. Every answer names the model version that gave it."
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The gateway as an ASGI application.
+
+    It answers at once, and is ready (`/readyz`) when every model has a version that proved itself. What it holds on to
+    (the channel to the model server, threads, the tasks that follow versions) lives as long as its lifespan.
+    """
+    metrics = Metrics()
+    server = ModelServer(settings.model_server)
+    executor = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
+
+    def model(name: str, kind: Literal["image", "text"]) -> Model:
+        return Model(name, kind, server=server, settings=settings, metrics=metrics)
+
+    def classifier(model: Model | None) -> Classifier | None:
+        return Classifier(model, executor=executor, metrics=metrics) if model else None
+
+    image_model = model(settings.image_model, "image") if settings.image_model else None
+    text_model = model(settings.text_model, "text") if settings.text_model else None
+    models = {model.name: model for model in (image_model, text_model) if model}
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with server.connected(), asyncio.TaskGroup() as tasks:
+            following = [tasks.create_task(model.follow()) for model in models.values()]
+            yield
+            for task in following:
+                task.cancel()
+        executor.shutdown(wait=False, cancel_futures=True)
+
+    app: FastAPI = FastAPIOffline(
+        title="Sightread",
+        version=metadata.version("sightread"),
+        description=DESCRIPTION,
+        redoc_url=None,
+        lifespan=lifespan,
+        middleware=[
+            Middleware(RequestRecord, metrics=metrics),
+            Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
+        ],
+    )
+    install_error_handlers(app)
+    app.include_router(classify_routes(classifier(image_model), classifier(text_model), settings))
+    app.include_router(model_routes(models))
+    app.include_router(health_routes(models.values(), metrics))
+
+    @app.get("/", include_in_schema=False)
+    async def start_page() -> RedirectResponse:
+        return RedirectResponse("/docs")
+
+    return app
+
+
+def create_worker_app() -> FastAPI:
+    """The application of one worker process of several: its settings come through the environment."""
+    settings = Settings()
+    configure_logging(settings.log_format, settings.log_level)
+    return create_app(settings)

@@ -1,0 +1,105 @@
+"""From raw inputs to answers: a version is chosen, prepares, predicts, and its probabilities become labels."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.metrics import Metrics
+from serving.problems import Problem, UnknownVersion
+from serving.versions import Model, Version
+
+Outcome = dict[str, Any] | Problem
+"""One item's answer, or why there is none."""
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The items' outcomes, in their order, and the version that answered them all."""
+
+    version: Version
+    outcomes: list[Outcome]
+
+
+class Classifier:
+    """Classifies with one model.
+
+    Args:
+        model: whose versions answer.
+        executor: where large inputs are prepared.
+        metrics: where the stages are measured.
+    """
+
+    def __init__(self, model: Model, *, executor: Executor, metrics: Metrics) -> None:
+        self.model = model
+        self._executor = executor
+        self._metrics = metrics
+
+    async def classify(
+        self,
+        items: Sequence[bytes | str],
+        *,
+        deadline: float,
+        top_k: int,
+        version: int | None = None,
+        label: str | None = None,
+    ) -> Classification:
+        """Raw items (encoded pictures or texts) → their outcomes.
+
+        Args:
+            items: what the client sent.
+            deadline: by the event loop's clock.
+            top_k: how many labels an answer names.
+            version: the version that must answer, or None.
+            label: the version label that must answer, or None.
+
+        Raises:
+            Problem: what concerns all items alike, such as an unknown version. What concerns one is its outcome.
+        """
+        chosen = await self.model.choose(version, label)
+        try:
+            outcomes = await self._classify_all(chosen, items, deadline, top_k)
+        except UnknownVersion:
+            if version is not None or label is not None:
+                raise
+            # unloaded between the choice and the call: whoever named no version gets the one that took over
+            chosen = await self.model.replace(chosen)
+            outcomes = await self._classify_all(chosen, items, deadline, top_k)
+        return Classification(chosen, outcomes)
+
+    async def _classify_all(
+        self, version: Version, items: Sequence[bytes | str], deadline: float, top_k: int
+    ) -> list[Outcome]:
+        if len(items) == 1:
+            return [await self._classify_one(version, items[0], deadline, top_k)]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._classify_one(version, item, deadline, top_k)) for item in items]
+        except ExceptionGroup as errors:
+            # what is raised and not returned concerns all items alike: the first says it
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _classify_one(self, version: Version, raw: bytes | str, deadline: float, top_k: int) -> Outcome:
+        try:
+            with self._metrics.stage(self.model.name, "decode"):
+                # a small input costs less here than the way to a thread would; a large one would hold up everybody else
+                row = version.preprocessor.prepare_quickly(raw)
+                if row is None:
+                    loop = asyncio.get_running_loop()
+                    row = await loop.run_in_executor(self._executor, version.preprocessor.prepare, raw)
+        except Problem as problem:
+            return problem
+        probabilities = await version.batcher.submit(row, deadline=deadline)
+        return _answer(version.contract.labels, probabilities, top_k)
+
+
+def _answer(labels: Sequence[str], probabilities: NDArray[np.float32], top_k: int) -> dict[str, Any]:
+    """Probabilities, float32 [labels] → the answer's JSON, best label first; equal ones in the contract's order."""
+    best = np.argsort(-probabilities, kind="stable")[:top_k]
+    predictions = [{"label": labels[index], "score": round(float(probabilities[index]), 6)} for index in best]
+    return {**predictions[0], "predictions": predictions}

@@ -1,0 +1,99 @@
+"""Around every request: its id, its body's limit, its line in the log and its place in the metrics. Plain ASGI."""
+
+import logging
+import re
+from time import perf_counter
+from uuid import uuid4
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.metrics import Metrics
+from serving.problems import TooLarge
+
+logger = logging.getLogger("sightread.requests")
+
+ACCEPTABLE_ID = re.compile(r"[\x21-\x7e]{1,128}")
+"""What of a client's request id may go into our logs and headers."""
+
+
+class RequestRecord:
+    """Gives a request its id, echoes it, writes one log line and counts it.
+
+    Endpoints say in `request.state` which `model` and `version` answered.
+    """
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start = perf_counter()
+        headers = Headers(scope=scope)
+        sent_id = headers.get("x-request-id", "")
+        request_id = sent_id if ACCEPTABLE_ID.fullmatch(sent_id) else uuid4().hex
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            await send(message)
+
+        try:
+            with self._metrics.in_flight.track_inprogress():
+                await self._app(scope, receive, send_with_id)
+        finally:
+            seconds = perf_counter() - start
+            model, version = state.get("model", ""), state.get("version", "")
+            self._metrics.requests.labels(model, version, status).inc()
+            self._metrics.request_seconds.labels(model).observe(seconds)
+            fields = {
+                "request_id": request_id,
+                "method": scope["method"],
+                "path": scope["path"],
+                "status": status,
+                "seconds": round(seconds, 6),
+            }
+            if model:
+                fields |= {"model": model, "version": version}
+            if traceparent := headers.get("traceparent"):
+                fields["traceparent"] = traceparent[:128]
+            logger.info("request", extra=fields)
+
+
+class BodyLimit:
+    """Refuses a body over the limit: by its announced length at once, else when that many bytes have come."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = Headers(scope=scope).get("content-length", "")
+        too_long = announced.isdigit() and int(announced) > self._max_bytes
+        received = 0
+
+        async def receive_within_limit() -> Message:
+            nonlocal received
+            if too_long:
+                raise self._too_large()
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_bytes:
+                raise self._too_large()
+            return message
+
+        await self._app(scope, receive_within_limit, send)
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"The body has more than {self._max_bytes:,} bytes. Send a smaller one, or fewer items.")

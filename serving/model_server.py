@@ -1,0 +1,184 @@
+"""The model server as the gateway sees it: TensorFlow Serving's gRPC, and what its statuses mean for a client."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from serving import contract
+from serving.problems import DeadlineExceeded, Overloaded, Problem, Unavailable, UnknownVersion
+from serving.tensorflow_serving_protocol import (
+    DT_FLOAT,
+    DT_INT32,
+    DT_STRING,
+    DT_UINT8,
+    GetModelMetadataRequest,
+    GetModelStatusRequest,
+    ModelServiceStub,
+    ModelSpec,
+    ModelVersionStatus,
+    PredictionServiceStub,
+    PredictRequest,
+    PredictResponse,
+    TensorProto,
+)
+
+CHANNEL_OPTIONS: Sequence[tuple[str, Any]] = (
+    ("grpc.lb_policy_name", "round_robin"),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    # a model server that came back is found within a second
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+WIRE_DTYPES = {np.dtype(np.uint8): DT_UINT8, np.dtype(np.int32): DT_INT32}
+QUEUE_FULL = "queue"
+"""In the text of UNAVAILABLE when TensorFlow Serving's batching queue is full; a dead channel's text lacks it."""
+
+
+class Refused(Exception):
+    """The model server understood the call and refused it: the version is not what the gateway takes it for."""
+
+
+@dataclass(frozen=True)
+class VersionStatus:
+    """What the model server says of a version."""
+
+    version: int
+    state: str
+    error: str
+
+    @property
+    def available(self) -> bool:
+        """Whether the server answers Predict for it."""
+        return self.state == "AVAILABLE"
+
+
+class ModelServer:
+    """A model server at a gRPC target.
+
+    Every call raises Unavailable (nobody answers), Overloaded (it answers that it is full), DeadlineExceeded,
+    UnknownVersion (it has no such version) or Refused.
+    """
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[None]:
+        """Calls can be made for as long as the context lasts. Nothing is sent before the first one."""
+        async with grpc.aio.insecure_channel(self.target, options=CHANNEL_OPTIONS) as channel:
+            self._prediction = PredictionServiceStub(channel)
+            self._model = ModelServiceStub(channel)
+            yield
+
+    async def versions(self, model: str, *, timeout: float) -> list[VersionStatus]:  # noqa: ASYNC109  # gRPC's own deadline
+        """All versions of a model that the server knows of, ended ones too."""
+        request = GetModelStatusRequest(model_spec=ModelSpec(name=model))
+        with self._problems():
+            response = await self._model.GetModelStatus(request, timeout=timeout)
+        return [
+            VersionStatus(status.version, ModelVersionStatus.State.Name(status.state), status.status.error_message)
+            for status in response.model_version_status
+        ]
+
+    async def labelled(self, model: str, label: str, *, timeout: float) -> int:  # noqa: ASYNC109
+        """The version that carries a label."""
+        request = GetModelMetadataRequest(
+            model_spec=ModelSpec(name=model, version_label=label), metadata_field=["signature_def"]
+        )
+        with self._problems():
+            response = await self._prediction.GetModelMetadata(request, timeout=timeout)
+        return int(response.model_spec.version.value)
+
+    async def contract(self, model: str, version: int, *, timeout: float) -> bytes:  # noqa: ASYNC109
+        """The contract's JSON, as a version tells it."""
+        request = PredictRequest(model_spec=_spec(model, version, contract.SIGNATURE))
+        request.inputs[contract.REQUEST].CopyFrom(_tensor(DT_STRING, (1,)))
+        request.inputs[contract.REQUEST].string_val.append(b"")
+        response = await self._predict(request, timeout)
+        values = response.outputs[contract.CONTRACT].string_val
+        if len(values) != 1:
+            raise Refused(f"its signature {contract.SIGNATURE!r} answered {len(values)} values to one request")
+        return bytes(values[0])
+
+    async def predict(
+        self,
+        model: str,
+        version: int,
+        batch: NDArray[np.uint8] | NDArray[np.int32],
+        *,
+        input_name: str,
+        output_name: str,
+        timeout: float,  # noqa: ASYNC109
+    ) -> NDArray[np.float32]:
+        """A batch [n, …] through one version → its output, float32 [n, labels]."""
+        request = PredictRequest(model_spec=_spec(model, version), output_filter=[output_name])
+        tensor = request.inputs[input_name]
+        tensor.CopyFrom(_tensor(WIRE_DTYPES[batch.dtype], batch.shape))
+        tensor.tensor_content = batch.tobytes()
+        response = await self._predict(request, timeout)
+        return _floats(response.outputs[output_name], rows=len(batch))
+
+    async def _predict(self, request: PredictRequest, timeout: float) -> PredictResponse:  # noqa: ASYNC109
+        with self._problems():
+            response: PredictResponse = await self._prediction.Predict(request, timeout=timeout)
+        served = response.model_spec.version.value
+        if served != request.model_spec.version.value:
+            raise Refused(f"version {request.model_spec.version.value} was asked and version {served} answered")
+        return response
+
+    @contextmanager
+    def _problems(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            raise self._problem(error) from error
+
+    def _problem(self, error: grpc.aio.AioRpcError) -> Problem | Refused:
+        details = error.details() or ""
+        match error.code():
+            case grpc.StatusCode.DEADLINE_EXCEEDED:
+                return DeadlineExceeded("The model server did not answer within the deadline.")
+            case grpc.StatusCode.RESOURCE_EXHAUSTED:
+                return Overloaded("The model server is full.", retry_after=1)
+            case grpc.StatusCode.UNAVAILABLE if QUEUE_FULL in details:
+                return Overloaded("The model server's queue is full.", retry_after=1)
+            case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
+                return Unavailable(f"The model server at {self.target} cannot be reached.", retry_after=1)
+            case grpc.StatusCode.NOT_FOUND:
+                return UnknownVersion(f"The model server answers: {details}.")
+            case code:
+                return Refused(f"the model server answers {code.name}: {details}")
+
+
+def _spec(model: str, version: int, signature: str = "serving_default") -> ModelSpec:
+    spec = ModelSpec(name=model, signature_name=signature)
+    spec.version.value = version
+    return spec
+
+
+def _tensor(dtype: int, shape: Sequence[int]) -> TensorProto:
+    tensor = TensorProto(dtype=dtype)
+    for size in shape:
+        tensor.tensor_shape.dim.add(size=size)
+    return tensor
+
+
+def _floats(tensor: TensorProto, *, rows: int) -> NDArray[np.float32]:
+    if tensor.dtype != DT_FLOAT:
+        raise Refused("its output is not float32")
+    shape = [dim.size for dim in tensor.tensor_shape.dim]
+    values = (
+        np.frombuffer(tensor.tensor_content, dtype="<f4")
+        if tensor.tensor_content
+        else np.array(tensor.float_val, dtype=np.float32)
+    )
+    if len(shape) != 2 or shape[0] != rows or values.size != shape[0] * shape[1]:  # noqa: PLR2004
+        raise Refused(f"its output has shape {shape} for {rows} rows")
+    return values.reshape(shape)

@@ -1,0 +1,68 @@
+"""The gateway's settings: environment variables with the prefix SIGHTREAD_, each also a flag of `sightread serve`."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Serve picture and text classifiers over HTTP.
+
+    Without --model-server a local model server is started, which serves the folder --models. That is for a laptop, a
+    test or a demo; in production give the address of a TensorFlow Serving.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="SIGHTREAD_",
+        frozen=True,
+        cli_prog_name="sightread serve",
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+        use_attribute_docstrings=True,
+    )
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for every interface."""
+    port: int = Field(default=8080, ge=0, le=65535)
+    """Port to listen on; 0 lets the system choose one, which is then printed."""
+    workers: PositiveInt = 1
+    """Gateway processes that share the port."""
+
+    model_server: str = ""
+    """gRPC target of a TensorFlow Serving, such as dns:///tensorflow-serving:8500. Empty: a local one is started."""
+    models: Path = Path("models")
+    """Model repository that the local model server reads."""
+    image_model: str = "cnn"
+    """Model behind /classify-image. Empty: none."""
+    text_model: str = "lstm"
+    """Model behind /classify-text. Empty: none."""
+    poll_seconds: PositiveFloat = 1.0
+    """How often the model server is asked for new and vanished versions."""
+
+    deadline_seconds: PositiveFloat = 10.0
+    """Time that a request may take, from its headers to its answer; X-Request-Timeout may shorten it."""
+    drain_seconds: PositiveInt = 30
+    """Time that accepted requests get to finish after SIGTERM."""
+    max_body_bytes: PositiveInt = 32 * 1024 * 1024
+    """Largest request body, counted while it streams in."""
+    max_pixels: PositiveInt = 50_000_000
+    """Largest picture, width × height by its header."""
+    max_text_characters: PositiveInt = 100_000
+    """Longest text."""
+    max_items: PositiveInt = 128
+    """Most pictures or texts in one request."""
+    max_batch_size: PositiveInt = 64
+    """Most rows in one call to the model server; not more than its own max_batch_size."""
+    max_queue: PositiveInt = 1024
+    """Most rows that wait for the model server, for each version; further ones are refused with 429."""
+
+    log_format: Literal["auto", "text", "json"] = "auto"
+    """Log lines for people (text) or machines (json); auto: text on a terminal, json elsewhere."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe log lines to write."""
+
+    def environment(self) -> dict[str, str]:
+        """These settings as environment variables: how they reach worker processes."""
+        return {f"SIGHTREAD_{name.upper()}": str(value) for name, value in self.model_dump().items()}

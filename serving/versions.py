@@ -1,0 +1,280 @@
+"""A model's versions: followed while the model server loads and unloads them, proven, and chosen for a request."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Literal, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from serving.batching import Batcher, Row
+from serving.contract import Contract
+from serving.golden import Unproven, compare_golden_answers, prepare_golden_examples
+from serving.metrics import Metrics
+from serving.model_server import ModelServer, Refused, VersionStatus
+from serving.preprocessing import Preprocessor, preprocessor_for
+from serving.problems import DeadlineExceeded, Overloaded, Problem, Unavailable, UnknownVersion
+from serving.settings import Settings
+
+logger = logging.getLogger("sightread.versions")
+
+PROOF_SECONDS = 60.0
+"""A version's very first call may compile, or wait for a GPU."""
+STATUS_SECONDS = 5.0
+EAGER_POLL_SECONDS = 0.1
+"""Between two looks while no version is proven: the first one should not wait for a whole poll."""
+MAX_LABELS = 64
+"""Labels are what clients say; only so many resolutions are remembered."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version that proved itself: everything that a request needs to be answered by it."""
+
+    number: int
+    contract: Contract
+    preprocessor: Preprocessor
+    batcher: Batcher
+
+
+class Model:
+    """One model behind the gateway, and which of its versions take traffic."""
+
+    def __init__(
+        self, name: str, kind: Literal["image", "text"], *, server: ModelServer, settings: Settings, metrics: Metrics
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self._server = server
+        self._settings = settings
+        self._metrics = metrics
+        self._proven: dict[int, Version] = {}
+        self._refused: dict[int, str] = {}
+        self._statuses: list[VersionStatus] = []
+        self._trouble: str | None = "the model server has not been asked yet"
+        self._labels: dict[str, tuple[int, float]] = {}
+        self._looking = asyncio.Lock()
+
+    @property
+    def current(self) -> Version | None:
+        """The version that answers when a request names none: the latest proven one."""
+        return self._proven[max(self._proven)] if self._proven else None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why no version takes traffic, or None while one does."""
+        if self.current is not None:
+            return None
+        if self._trouble is not None:
+            return self._trouble
+        if self._refused:
+            return "; ".join(f"version {number} was refused: {why}" for number, why in self._refused.items())
+        return "no version is ready yet"
+
+    def describe(self) -> dict[str, Any]:
+        """The model's versions and their states, for /models and /readyz."""
+        current = self.current
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "ready": current is not None,
+            "serving": current.number if current else None,
+            **({"reason": self.trouble} if self.trouble else {}),
+            "versions": [self._describe_version(status) for status in self._statuses],
+        }
+
+    def _describe_version(self, status: VersionStatus) -> dict[str, Any]:
+        if status.version in self._proven:
+            return {"version": status.version, "state": "proven"}
+        if status.version in self._refused:
+            return {"version": status.version, "state": "refused", "reason": self._refused[status.version]}
+        if status.available:
+            return {"version": status.version, "state": "proving"}
+        reason = {"reason": status.error} if status.error else {}
+        return {"version": status.version, "state": status.state.lower(), **reason}
+
+    async def choose(self, version: int | None = None, label: str | None = None) -> Version:
+        """The version that a request asks for, or the current one.
+
+        Raises:
+            UnknownVersion: it does not exist, or did not prove itself.
+            Unavailable: none is ready.
+        """
+        if label is not None:
+            version = await self._labelled(label)
+        if version is None:
+            return self.current or self._unavailable()
+        if version in self._proven:
+            return self._proven[version]
+        if not self._proven:
+            self._unavailable()
+        if version in self._refused:
+            raise UnknownVersion(f"Version {version} of {self.name} takes no traffic: {self._refused[version]}.")
+        raise UnknownVersion(
+            f"{self.name} has no version {version} in service; it has {', '.join(map(str, sorted(self._proven)))}."
+        )
+
+    def _unavailable(self) -> NoReturn:
+        raise Unavailable(f"{self.name} is not ready: {self.trouble}.", retry_after=1)
+
+    async def _labelled(self, label: str) -> int:
+        now = asyncio.get_running_loop().time()
+        version, until = self._labels.get(label, (0, 0.0))
+        if until > now:
+            return version
+        if self.current is None:
+            self._unavailable()
+        try:
+            version = await self._server.labelled(self.name, label, timeout=STATUS_SECONDS)
+        except (Refused, UnknownVersion):
+            raise UnknownVersion(f"No version of {self.name} carries the label {label!r}.") from None
+        if len(self._labels) >= MAX_LABELS:
+            self._labels.clear()
+        self._labels[label] = (version, now + self._settings.poll_seconds)
+        return version
+
+    async def follow(self) -> NoReturn:
+        """Look for new and vanished versions, for ever."""
+        while True:
+            try:
+                await self.look()
+            except Exception:
+                logger.exception("following %s failed; going on", self.name)
+            await asyncio.sleep(self._settings.poll_seconds if self.current else EAGER_POLL_SECONDS)
+
+    async def look(self) -> None:
+        """Ask the model server for its versions once; prove the new ones, drop the vanished."""
+        async with self._looking:
+            await self._look()
+
+    async def replace(self, gone: Version) -> Version:
+        """The version that takes over from one of which the server just said that it is gone.
+
+        Raises:
+            Unavailable: none does.
+        """
+        if self._proven.get(gone.number) is gone:
+            self._forget([gone.number])
+        async with self._looking:
+            if self.current is None:  # and nobody else found one meanwhile
+                await self._look()
+        return self.current or self._unavailable()
+
+    async def _look(self) -> None:
+        try:
+            self._statuses = await self._ask()
+        except UnknownVersion:
+            self._statuses = []
+            self._trouble = f"the model server has no model {self.name!r}"
+        except Overloaded:
+            return  # busy answering: what was true at the last look still is
+        except Refused as refused:
+            self._lost(f"the model server's status cannot be had: {refused}")
+            return
+        except Problem as problem:
+            self._lost(problem.detail.rstrip("."))
+            return
+        else:
+            self._trouble = None
+        available = {status.version for status in self._statuses if status.available}
+        self._forget(known for known in [*self._proven, *self._refused] if known not in available)
+        for number in sorted(available - self._proven.keys() - self._refused.keys(), reverse=True):
+            await self._admit(number)
+
+    async def _ask(self) -> list[VersionStatus]:
+        try:
+            return await self._server.versions(self.name, timeout=STATUS_SECONDS)
+        except (Unavailable, DeadlineExceeded):
+            # one lost call may be one lost server of many
+            return await self._server.versions(self.name, timeout=STATUS_SECONDS)
+
+    def _lost(self, why: str) -> None:
+        """Nobody answers. What comes back may be another server: everything has to prove itself again."""
+        if self._trouble is None:
+            logger.error("%s takes no traffic: %s", self.name, why)
+        elif why != self._trouble:
+            logger.info("%s waits: %s", self.name, why)
+        self._trouble = why
+        self._statuses = []
+        self._forget([*self._proven, *self._refused])
+
+    def _forget(self, numbers: Any) -> None:
+        for number in list(numbers):
+            self._refused.pop(number, None)
+            if self._proven.pop(number, None):
+                self._metrics.version_proven.labels(self.name, number).set(0)
+                logger.info("%s: version %d takes no more traffic: the server no longer has it", self.name, number)
+            self._labels.clear()
+
+    async def _admit(self, number: int) -> None:
+        """Let a version take traffic if it proves itself."""
+        start = perf_counter()
+        try:
+            with self._metrics.stage(self.name, "prove"):
+                version = await self._prove(number)
+        except (Unavailable, Overloaded, DeadlineExceeded, UnknownVersion) as problem:
+            # says nothing of the version: the next look tries again
+            logger.warning("%s: version %d could not be proven yet: %s", self.name, number, problem.detail)
+        except (Unproven, Refused, ValueError) as error:
+            self._refused[number] = _one_line(error)
+            self._metrics.proof_failures.labels(self.name, number).inc()
+            self._metrics.version_proven.labels(self.name, number).set(0)
+            logger.error("%s: version %d takes no traffic: %s", self.name, number, self._refused[number])  # noqa: TRY400  # the sentence says it all
+        else:
+            self._proven[number] = version
+            self._metrics.version_proven.labels(self.name, number).set(1)
+            logger.info(
+                "%s: version %d proved itself on %d golden examples in %.2f s and takes traffic",
+                self.name,
+                number,
+                len(version.contract.golden.examples),
+                perf_counter() - start,
+            )
+
+    async def _prove(self, number: int) -> Version:
+        told = await self._server.contract(self.name, number, timeout=PROOF_SECONDS)
+        contract = Contract.model_validate_json(told)
+        if contract.kind != self.kind:
+            raise Unproven(f"it is of kind {contract.kind!r}, and {self.name} is served as {self.kind!r}")
+        preprocessor = preprocessor_for(
+            contract.input,
+            max_pixels=self._settings.max_pixels,
+            max_characters=self._settings.max_text_characters,
+        )
+        rows = await asyncio.to_thread(prepare_golden_examples, contract, preprocessor)
+
+        async def predict(rows: Sequence[Row], timeout: float) -> NDArray[np.float32]:  # noqa: ASYNC109  # gRPC's own deadline
+            answers = await self._server.predict(
+                self.name,
+                number,
+                preprocessor.collate(rows),
+                input_name=contract.input.name,
+                output_name=contract.output.name,
+                timeout=timeout,
+            )
+            if answers.shape[1] != len(contract.labels):
+                raise Refused(f"it gives {answers.shape[1]} probabilities for {len(contract.labels)} labels")
+            return answers
+
+        batcher = Batcher(
+            predict,
+            model=self.name,
+            max_batch_size=self._settings.max_batch_size,
+            max_queue=self._settings.max_queue,
+            metrics=self._metrics,
+        )
+        size = self._settings.max_batch_size
+        answers = [await predict(rows[at : at + size], PROOF_SECONDS) for at in range(0, len(rows), size)]
+        compare_golden_answers(contract, np.concatenate(answers))
+        return Version(number, contract, preprocessor, batcher)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        faults = [f"{'.'.join(map(str, fault['loc'])) or 'it'}: {fault['msg']}" for fault in error.errors()[:3]]
+        return f"its contract is not one of schema 1 ({'; '.join(faults)})"
+    return " ".join(str(error).split())[:500]

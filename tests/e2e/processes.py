@@ -1,0 +1,96 @@
+"""Real programs on loopback, and how the tests talk to them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+PATIENCE = 60.0
+
+
+@dataclass
+class Service:
+    """A running program: a gateway at a URL, or a model server at an address."""
+
+    process: subprocess.Popen[str]
+    url: str
+    log: Path
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=30, **options)
+
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.post(self.url + path, timeout=30, **options)
+
+    def versions(self, model: str = "cnn") -> dict[int, dict[str, Any]]:
+        """What /models says of each version of a model."""
+        (described,) = [entry for entry in self.get("/models").json()["models"] if entry["name"] == model]
+        return {entry["version"]: entry for entry in described["versions"]}
+
+    def is_ready(self) -> bool:
+        return self.get("/readyz").status_code == 200
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait until something is so; tell what the program said if it never gets so."""
+        until = time.monotonic() + PATIENCE
+        while not condition():
+            assert self.process.poll() is None, f"it ended:\n{self.log.read_text()}"
+            assert time.monotonic() < until, f"waited {PATIENCE} s in vain:\n{self.log.read_text()}"
+            time.sleep(0.02)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and wait for the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE)
+
+
+@contextmanager
+def gateway(log: Path, *flags: str, environment: dict[str, str] | None = None) -> Iterator[Service]:
+    """`sightread serve` on a port of its own."""
+    command = [sys.executable, "-m", "sightread", "serve", "--port", "0", *flags]
+    with _started(command, "Sightread listens on ", log, environment) as service:
+        yield service
+
+
+@contextmanager
+def model_server(log: Path, repository: Path, *, address: str = "127.0.0.1:0") -> Iterator[Service]:
+    """A local model server by itself; its `url` is its address."""
+    command = [sys.executable, "-m", "serving.local_model_server", "--models", str(repository)]
+    with _started([*command, "--address", address, "--poll-seconds", "0.2"], "listening on ", log, None) as service:
+        yield service
+
+
+@contextmanager
+def _started(command: list[str], announcement: str, log: Path, environment: dict[str, str] | None) -> Iterator[Service]:
+    """A program in a session of its own that says on standard output where it listens."""
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, **(environment or {})},
+        )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert line.startswith(announcement), log.read_text()
+        yield Service(process, line.removeprefix(announcement).strip(), log)
+    finally:
+        process.stdout.close()
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        finally:
+            # whatever it left behind would spoil the next test
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,218 @@
+"""`sightread serve` as a person starts and stops it."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import Start
+from tests.e2e.processes import PATIENCE
+from tests.e2e.tiny_models import picture
+
+PNG = {"Content-Type": "image/png"}
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sightread", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def processes_of_session(session: int) -> list[int]:
+    """The processes that a program started, itself among them."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                environment = (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if fields[0] != "Z" and f"SIGHTREAD_TEST_SESSION={session}".encode() in environment:
+                found.append(int(entry.name))
+    return found
+
+
+def wait_until_gone(session: int) -> None:
+    """The service's own exit may be a moment ahead of what it started."""
+    until = time.monotonic() + PATIENCE
+    while left := processes_of_session(session):
+        assert time.monotonic() < until, f"still there: {left}"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_one_command_serves_both_models_and_leaves_no_process_behind(
+    repository: Path, start_gateway: Start, how: signal.Signals
+) -> None:
+    marked = {"SIGHTREAD_TEST_SESSION": str(id(repository))}
+    service = start_gateway("--models", str(repository), environment=marked)
+    service.wait_for(service.is_ready)
+    answer = service.post("/classify-image", content=picture("red"), headers=PNG).json()
+    assert (answer["label"], answer["model"]) == ("red", {"name": "cnn", "version": 1})
+    assert service.post("/classify-text", json={"text": "a good film"}).json()["label"] == "positive"
+    assert len(processes_of_session(id(repository))) == 2
+    # as Ctrl-C does, to everything in the foreground
+    os.killpg(service.process.pid, how)
+    assert service.process.wait(30) == 0
+    wait_until_gone(id(repository))
+
+
+def test_a_killed_gateway_takes_its_model_server_along(repository: Path, start_gateway: Start) -> None:
+    marked = {"SIGHTREAD_TEST_SESSION": str(id(repository))}
+    service = start_gateway("--models", str(repository), environment=marked)
+    service.wait_for(service.is_ready)
+    service.process.kill()
+    service.process.wait()
+    wait_until_gone(id(repository))
+
+
+def test_a_model_server_that_ends_by_itself_ends_the_service_with_an_error(
+    repository: Path, start_gateway: Start
+) -> None:
+    marked = {"SIGHTREAD_TEST_SESSION": str(id(repository))}
+    service = start_gateway("--models", str(repository), environment=marked)
+    service.wait_for(service.is_ready)
+    (server,) = set(processes_of_session(id(repository))) - {service.process.pid}
+    os.kill(server, signal.SIGKILL)
+    assert service.process.wait(30) == 1
+    assert "the local model server ended by itself" in service.log.read_text()
+
+
+def test_a_signal_during_the_start_stops_it(repository: Path, start_gateway: Start) -> None:
+    service = start_gateway("--models", str(repository))
+    assert service.stop(signal.SIGTERM) == 0
+
+
+def test_accepted_requests_are_answered_before_the_end(repository: Path, start_gateway: Start) -> None:
+    service = start_gateway("--models", str(repository))
+    service.wait_for(service.is_ready)
+    host, port = service.url.removeprefix("http://").split(":")
+    body = picture("red")
+    with socket.create_connection((host, int(port))) as connection:
+        head = f"POST /classify-image HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body[:10])
+        # until it was read, the request is not accepted
+        service.wait_for(lambda: "sightread_requests_in_flight 2.0" in service.get("/metrics").text)
+        service.process.send_signal(signal.SIGTERM)
+        service.wait_for(lambda: _refuses_connections(host, int(port)))
+        connection.sendall(body[10:])
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert service.process.wait(30) == 0
+
+
+def _refuses_connections(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port)).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_several_workers_share_the_port_and_add_up_their_metrics(repository: Path, start_gateway: Start) -> None:
+    marked = {"SIGHTREAD_TEST_SESSION": str(id(repository))}
+    service = start_gateway("--models", str(repository), "--workers", "2", environment=marked)
+    service.wait_for(lambda: len(processes_of_session(id(repository))) >= 4)
+    for _ in range(20):  # each on a connection of its own: both workers get some
+        service.wait_for(service.is_ready)
+    for _ in range(40):
+        assert service.post("/classify-image", content=picture(), headers=PNG).status_code == 200
+    counted = re.search(
+        r'sightread_requests_total\{code="200",model="cnn",version="1"\} (\S+)', service.get("/metrics").text
+    )
+    assert counted is not None
+    assert float(counted[1]) == 40
+    os.killpg(service.process.pid, signal.SIGINT)
+    assert service.process.wait(30) == 0
+    wait_until_gone(id(repository))
+
+
+def test_the_gateway_alone_is_small(start_gateway: Start) -> None:
+    service = start_gateway("--model-server", "127.0.0.1:1")
+    assert service.get("/livez").status_code == 200
+    status = Path(f"/proc/{service.process.pid}/status").read_text()
+    resident = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert resident is not None
+    assert int(resident[1]) < 120_000
+
+
+def test_without_a_model_server_the_gateway_says_so_and_stays_alive(start_gateway: Start) -> None:
+    service = start_gateway("--model-server", "127.0.0.1:1")
+    service.wait_for(lambda: "127.0.0.1:1 cannot be reached" in service.get("/readyz").text)
+    assert service.get("/readyz").status_code == 503
+    answer = service.post("/classify-text", json={"text": "good"})
+    assert answer.status_code == 503
+    assert "cannot be reached" in answer.json()["detail"]
+    assert service.get("/livez").status_code == 200
+
+
+def test_without_models_the_service_waits_for_the_first_one(
+    tmp_path: Path, repository: Path, start_gateway: Start
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    service = start_gateway("--models", str(empty))
+    service.wait_for(lambda: "has no model 'cnn'" in service.get("/readyz").text)
+    shutil.copytree(repository, empty, dirs_exist_ok=True)
+    service.wait_for(service.is_ready)
+
+
+def test_a_port_in_use_is_told_with_what_to_do() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = run("serve", "--port", str(port), "--model-server", "127.0.0.1:1")
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert "--port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_model_repository_is_told_with_what_to_do(tmp_path: Path) -> None:
+    done = run("serve", "--port", "0", "--models", str(tmp_path / "nowhere"))
+    assert done.returncode == 2
+    assert "no model repository" in done.stderr
+    assert "sightread train" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--port", "seventy"], "--port"),
+        (["--port", "70000"], "--port"),
+        (["--deadline-seconds", "0"], "--deadline-seconds"),
+        (["--colour", "red"], "--colour"),
+    ],
+)
+def test_a_wrong_flag_is_named(flags: list[str], said: str) -> None:
+    done = run("serve", *flags)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_settings_come_from_the_environment(start_gateway: Start) -> None:
+    service = start_gateway(environment={"SIGHTREAD_MODEL_SERVER": "127.0.0.1:1", "SIGHTREAD_IMAGE_MODEL": "resnet"})
+    assert [model["name"] for model in service.get("/models").json()["models"]] == ["resnet", "lstm"]
+
+
+def test_help_tells_every_command_and_flag() -> None:
+    assert {"serve", "train"} <= set(run("--help").stdout.split())
+    assert "--model-server" in run("serve", "--help").stdout
+    nothing = run("sevre")
+    assert nothing.returncode == 2
+    assert "sevre" in nothing.stderr
+
+
+def test_the_service_can_be_asked_at_once(start_gateway: Start) -> None:
+    service = start_gateway("--model-server", "127.0.0.1:1")
+    assert httpx.get(service.url + "/livez").status_code == 200  # no retry: it had said that it listens

@@ -1,0 +1,147 @@
+"""Concurrent rows become few calls; nobody waits for a timer, and nobody pays for another's trouble."""
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from serving.batching import MAX_IN_FLIGHT, Batcher, Row
+from serving.metrics import Metrics
+from serving.problems import Overloaded, Unavailable
+
+FAR = 1e9
+
+
+class Server:
+    """Answers each row with itself, when it is let; remembers the sizes of the calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.trouble: Exception | None = None
+
+    async def predict(self, rows: Sequence[Row], timeout: float) -> NDArray[np.float32]:  # noqa: ASYNC109
+        self.calls.append(len(rows))
+        assert timeout > 0
+        await self.open.wait()
+        if self.trouble:
+            raise self.trouble
+        return np.stack(rows).astype(np.float32)
+
+
+def batcher(server: Server, *, max_batch_size: int = 64, max_queue: int = 1000) -> Batcher:
+    return Batcher(server.predict, model="m", max_batch_size=max_batch_size, max_queue=max_queue, metrics=Metrics())
+
+
+def row(value: int) -> Row:
+    return np.array([value], dtype=np.int32)
+
+
+async def settled() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def test_each_row_gets_its_own_answer() -> None:
+    async def scenario() -> None:
+        queue = batcher(Server(), max_batch_size=7)
+        answers = await asyncio.gather(*(queue.submit(row(value), deadline=FAR) for value in range(100)))
+        assert [int(answer[0]) for answer in answers] == list(range(100))
+
+    asyncio.run(scenario())
+
+
+def test_what_arrives_together_goes_out_together() -> None:
+    async def scenario() -> None:
+        server = Server()
+        queue = batcher(server)
+        await asyncio.gather(*(queue.submit(row(value), deadline=FAR) for value in range(20)))
+        assert server.calls == [20]
+
+    asyncio.run(scenario())
+
+
+def test_a_lone_row_goes_out_at_once_and_what_comes_meanwhile_is_the_next_batch() -> None:
+    async def scenario() -> None:
+        server = Server()
+        server.open.clear()
+        queue = batcher(server)
+        tasks = []
+        for value in range(MAX_IN_FLIGHT + 30):
+            tasks.append(asyncio.create_task(queue.submit(row(value), deadline=FAR)))
+            await settled()
+        assert server.calls == [1] * MAX_IN_FLIGHT
+        server.open.set()
+        await asyncio.gather(*tasks)
+        assert server.calls == [*[1] * MAX_IN_FLIGHT, 30]
+
+    asyncio.run(scenario())
+
+
+def test_no_batch_is_larger_than_the_limit() -> None:
+    async def scenario() -> None:
+        server = Server()
+        queue = batcher(server, max_batch_size=8)
+        await asyncio.gather(*(queue.submit(row(value), deadline=FAR) for value in range(50)))
+        assert sum(server.calls) == 50
+        assert max(server.calls) == 8
+
+    asyncio.run(scenario())
+
+
+def test_beyond_the_queue_a_row_is_refused_and_the_waiting_ones_are_answered() -> None:
+    async def scenario() -> None:
+        server = Server()
+        server.open.clear()
+        queue = batcher(server, max_batch_size=1, max_queue=3)
+        tasks = [asyncio.create_task(queue.submit(row(value), deadline=FAR)) for value in range(MAX_IN_FLIGHT)]
+        await settled()
+        tasks += [asyncio.create_task(queue.submit(row(value), deadline=FAR)) for value in range(3)]
+        await settled()
+        with pytest.raises(Overloaded):
+            await queue.submit(row(9), deadline=FAR)
+        server.open.set()
+        assert len(await asyncio.gather(*tasks)) == MAX_IN_FLIGHT + 3
+
+    asyncio.run(scenario())
+
+
+def test_a_row_whose_deadline_passed_or_whose_client_left_is_not_sent() -> None:
+    async def scenario() -> None:
+        server = Server()
+        server.open.clear()
+        queue = batcher(server)
+        busy = []
+        for value in range(MAX_IN_FLIGHT):
+            busy.append(asyncio.create_task(queue.submit(row(value), deadline=FAR)))
+            await settled()
+        sent = sum(server.calls)
+        late = asyncio.create_task(queue.submit(row(1), deadline=asyncio.get_running_loop().time() - 1))
+        left = asyncio.create_task(queue.submit(row(2), deadline=FAR))
+        await settled()
+        left.cancel()
+        server.open.set()
+        await asyncio.gather(*busy)
+        await settled()
+        assert sum(server.calls) == sent
+        late.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_trouble_reaches_everybody_in_the_batch_and_nobody_after_it() -> None:
+    async def scenario() -> None:
+        server = Server()
+        server.trouble = Unavailable("gone")
+        queue = batcher(server)
+        outcomes = await asyncio.gather(
+            *(queue.submit(row(value), deadline=FAR) for value in range(3)), return_exceptions=True
+        )
+        assert all(isinstance(outcome, Unavailable) for outcome in outcomes)
+        server.trouble = None
+        assert (await queue.submit(row(5), deadline=FAR)).tolist() == [5]
+
+    asyncio.run(scenario())
