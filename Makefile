@@ -7,7 +7,7 @@ FLAGS ?=
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help serve test check format lock clean
+.PHONY: help serve test check format fuzz soak sbom lock clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,21 @@ check: $(READY) ## lint, check types
 format: $(READY) ## put the code into its format
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+
+fuzz: $(READY) ## fuzz pictures and texts for five minutes each, then 10,000 requests
+	$(BIN)/python -m fuzz.images 300
+	$(BIN)/python -m fuzz.texts 300
+	$(BIN)/python -m fuzz.requests
+
+soak: $(READY) ## ten minutes of good and hostile traffic, while the gateway is watched
+	$(BIN)/python -m fuzz.soak 600
+
+# an index of "." keeps the packages' addresses relative: the locks name none
+SBOM := PYTHONWARNINGS=ignore $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --short-PURLs --index-url .
+sbom: $(READY) ## list what ships, as CycloneDX, in bom/
+	@mkdir -p bom
+	@$(SBOM) requirements/gateway.lock --output-file bom/gateway.json
+	@$(SBOM) requirements/all.lock --output-file bom/all.json
 
 # huggingface-hub is what tokenizers downloads with; the gateway downloads nothing, so its image does without
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header

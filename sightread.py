@@ -5,8 +5,12 @@ import sys
 
 COMMANDS = {
     "serve": ("serving.__main__", "answer POST /classify-image and /classify-text"),
+    "key": ("serving.api_keys", "make an API key"),
     "train": ("training.__main__", "make a model: sightread train cnn, sightread train lstm"),
-    "evaluate": ("training.evaluate", "send a test set to a running service and tell how many answers are right"),
+    "evaluate": (
+        "training.evaluate_service",
+        "send a test set to a running service and tell how many answers are right",
+    ),
 }
 
 

@@ -1,12 +1,14 @@
 """`sightread serve`: the gateway, and a local model server behind it where no model server is named."""
 
 import os
+import resource
 import signal
 import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
@@ -14,6 +16,9 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp, SettingsError
 from uvicorn.supervisors import Multiprocess
 
+from serving.api_keys import ApiKeys, ApiKeysError
+from serving.certificates import Certificates
+from serving.connections import limited_connection
 from serving.launcher import LocalModelServer
 from serving.logs import configure_logging
 from serving.settings import Settings
@@ -23,32 +28,66 @@ USAGE = 2
 BACKLOG = 2048
 
 
+class Failure(Exception):
+    """Why the service does not start, or did not go on, and the exit code for that."""
+
+    def __init__(self, why: str, code: int) -> None:
+        super().__init__(why)
+        self.code = code
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM; the exit code says how it ended (0: as asked, 1: it failed, 2: wrong settings)."""
     try:
-        settings = CliApp.run(Settings, cli_args=list(sys.argv[1:] if arguments is None else arguments))
-    except (ValidationError, SettingsError) as error:
-        return _complain(_faults(error), USAGE)
-    configure_logging(settings.log_format, settings.log_level)
+        settings = _settings(sys.argv[1:] if arguments is None else arguments)
+        configure_logging(settings.log_format, settings.log_level)
+        _check_files(settings)
+        _allow_connections()
+        return _serve(settings)
+    except Failure as error:
+        print(f"sightread serve: {error}", file=sys.stderr)  # noqa: T201
+        return error.code
+
+
+def _settings(arguments: Sequence[str]) -> Settings:
+    try:
+        return CliApp.run(Settings, cli_args=list(arguments))
+    except SettingsError as error:
+        raise Failure(str(error), USAGE) from error
+    except ValidationError as error:
+        faults = [
+            f"--{'-'.join(map(str, fault['loc'])).replace('_', '-')}: {fault['msg']}".removeprefix("--: ")
+            for fault in error.errors()
+        ]
+        raise Failure("\n".join(faults), USAGE) from error
+
+
+def _check_files(settings: Settings) -> None:
+    """What the settings name is there: best said before anything has started."""
     if not settings.model_server and not settings.models.is_dir():
-        return _complain(
+        raise Failure(
             f"there is no model repository at {settings.models}: train a model (sightread train cnn), name another "
             "folder (--models) or the address of a model server (--model-server host:port)",
             USAGE,
         )
+    try:
+        if settings.api_keys_file:
+            ApiKeys(Path(settings.api_keys_file))
+        if certificates := Certificates.of(settings):
+            certificates.read()
+    except ApiKeysError as error:
+        raise Failure(str(error), USAGE) from error
+    except OSError as error:
+        raise Failure(f"the certificate {error.filename} cannot be read ({error.strerror})", USAGE) from error
+
+
+def _serve(settings: Settings) -> int:
     # also before and after the server has its own handlers, either signal is a request to stop
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     server: LocalModelServer | None = None
     try:
         with ExitStack() as stack:
-            try:
-                listener = stack.enter_context(_listen(settings.host, settings.port))
-            except OSError as error:
-                return _complain(
-                    f"cannot listen on {settings.host}:{settings.port} ({error.strerror}): stop what uses it, or "
-                    "choose another port (--port, SIGHTREAD_PORT)",
-                    FAILED,
-                )
+            listener = stack.enter_context(_listen(settings.host, settings.port))
             if not settings.model_server:
                 server = stack.enter_context(LocalModelServer(settings.models))
                 settings = settings.model_copy(update={"model_server": server.address})
@@ -58,21 +97,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         pass  # how the server hands on the signal that stopped it
     if server is not None and server.ended:
-        return _complain("the local model server ended by itself; its last lines above say why", FAILED)
+        raise Failure("the local model server ended by itself; its last lines above say why", FAILED)
     return 0
 
 
-def _complain(what: str, code: int) -> int:
-    print(f"sightread serve: {what}", file=sys.stderr)  # noqa: T201
-    return code
-
-
-def _faults(error: ValidationError | SettingsError) -> str:
-    if isinstance(error, SettingsError):
-        return str(error)
-    return "\n".join(
-        f"--{'-'.join(map(str, fault['loc'])).replace('_', '-')}: {fault['msg']}" for fault in error.errors()
-    )
+def _allow_connections() -> None:
+    """As many open files as we may have: the usual 1,024 are fewer than the connections that we take."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @contextmanager
@@ -81,8 +113,15 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
+        try:
+            listener.bind((host, port))
+            listener.listen(BACKLOG)
+        except OSError as error:
+            raise Failure(
+                f"cannot listen on {host}:{port} ({error.strerror}): stop what uses it, or choose another port "
+                "(--port, SIGHTREAD_PORT)",
+                FAILED,
+            ) from error
         listener.set_inheritable(True)
         yield listener
 
@@ -108,7 +147,11 @@ def _config(app: FastAPI | str, settings: Settings) -> uvicorn.Config:
         server_header=False,
         lifespan="on",
         backlog=BACKLOG,
-        timeout_keep_alive=75,  # longer than the idle time of common load balancers
+        http=limited_connection(settings),
+        ws="none",
+        timeout_keep_alive=settings.idle_seconds,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=settings.drain_seconds,
     )
 

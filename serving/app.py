@@ -6,19 +6,23 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib import metadata
+from pathlib import Path
 from typing import Literal
 
 from fastapi import FastAPI
-from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
-from starlette.responses import RedirectResponse
+from starlette.middleware.cors import CORSMiddleware
 
+from serving.api_keys import ApiKeys
+from serving.certificates import Certificates
 from serving.classification import Classifier
 from serving.errors import install_error_handlers
+from serving.guard import Guard
 from serving.logs import configure_logging
 from serving.metrics import Metrics
 from serving.middleware import BodyLimit, RequestRecord
 from serving.model_server import ModelServer
+from serving.routes import docs
 from serving.routes.classify import classify_routes
 from serving.routes.health import health_routes
 from serving.routes.models import model_routes
@@ -35,7 +39,7 @@ def create_app(settings: Settings) -> FastAPI:
     (the channel to the model server, threads, the tasks that follow versions) lives as long as its lifespan.
     """
     metrics = Metrics()
-    server = ModelServer(settings.model_server)
+    server = ModelServer(settings.model_server, Certificates.of(settings))
     executor = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
 
     def model(name: str, kind: Literal["image", "text"]) -> Model:
@@ -52,19 +56,33 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with server.connected(), asyncio.TaskGroup() as tasks:
             following = [tasks.create_task(model.follow()) for model in models.values()]
+            following.append(tasks.create_task(server.follow_certificates(settings.poll_seconds)))
             yield
             for task in following:
                 task.cancel()
         executor.shutdown(wait=False, cancel_futures=True)
 
-    app: FastAPI = FastAPIOffline(
+    app = FastAPI(
         title="Sightread",
         version=metadata.version("sightread"),
         description=DESCRIPTION,
+        docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
         middleware=[
             Middleware(RequestRecord, metrics=metrics),
+            *_cross_origin(settings),
+            Middleware(
+                Guard,
+                keys=ApiKeys(Path(settings.api_keys_file)) if settings.api_keys_file else None,
+                open_paths=[
+                    *(() if settings.guard_metrics else ("/metrics",)),
+                    *(() if settings.guard_docs else docs.PATHS),
+                ],
+                rate=settings.rate_limit,
+                concurrency=settings.max_concurrency,
+            ),
             Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
         ],
     )
@@ -72,12 +90,31 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(classify_routes(classifier(image_model), classifier(text_model), settings))
     app.include_router(model_routes(models))
     app.include_router(health_routes(models.values(), metrics))
-
-    @app.get("/", include_in_schema=False)
-    async def start_page() -> RedirectResponse:
-        return RedirectResponse("/docs")
-
+    docs.add_docs(app)
     return app
+
+
+def _cross_origin(settings: Settings) -> list[Middleware]:
+    """What lets other origins' pages ask, where they may."""
+    origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
+    if not origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=[
+                "Authorization",
+                "Content-Type",
+                "X-API-Key",
+                "X-Request-ID",
+                "X-Request-Timeout",
+                "traceparent",
+            ],
+            expose_headers=["Retry-After", "X-Request-ID"],
+        )
+    ]
 
 
 def create_worker_app() -> FastAPI:

@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.batching import Row
 from serving.metrics import Metrics
-from serving.problems import Problem, UnknownVersion
+from serving.preprocessing import Preprocessor
+from serving.problems import Problem, Unavailable, UnknownVersion
 from serving.versions import Model, Version
+
+MAX_TAKEOVERS = 3
 
 Outcome = dict[str, Any] | Problem
 """One item's answer, or why there is none."""
@@ -61,15 +65,15 @@ class Classifier:
             Problem: what concerns all items alike, such as an unknown version. What concerns one is its outcome.
         """
         chosen = await self.model.choose(version, label)
-        try:
-            outcomes = await self._classify_all(chosen, items, deadline, top_k)
-        except UnknownVersion:
-            if version is not None or label is not None:
-                raise
-            # unloaded between the choice and the call: whoever named no version gets the one that took over
-            chosen = await self.model.replace(chosen)
-            outcomes = await self._classify_all(chosen, items, deadline, top_k)
-        return Classification(chosen, outcomes)
+        for _ in range(MAX_TAKEOVERS):
+            try:
+                return Classification(chosen, await self._classify_all(chosen, items, deadline, top_k))
+            except UnknownVersion:
+                if version is not None or label is not None:
+                    raise
+                # unloaded between the choice and the call: whoever named no version gets the one that took over
+                chosen = await self.model.replace(chosen)
+        raise Unavailable(f"The versions of {self.model.name} change too fast.", retry_after=1)
 
     async def _classify_all(
         self, version: Version, items: Sequence[bytes | str], deadline: float, top_k: int
@@ -87,15 +91,23 @@ class Classifier:
     async def _classify_one(self, version: Version, raw: bytes | str, deadline: float, top_k: int) -> Outcome:
         try:
             with self._metrics.stage(self.model.name, "decode"):
-                # a small input costs less here than the way to a thread would; a large one would hold up everybody else
-                row = version.preprocessor.prepare_quickly(raw)
-                if row is None:
-                    loop = asyncio.get_running_loop()
-                    row = await loop.run_in_executor(self._executor, version.preprocessor.prepare, raw)
+                row, remarks = await self._prepare(version.preprocessor, raw)
         except Problem as problem:
             return problem
         probabilities = await version.batcher.submit(row, deadline=deadline)
-        return _answer(version.contract.labels, probabilities, top_k)
+        return _answer(version.contract.labels, probabilities, top_k) | remarks
+
+    async def _prepare(self, preprocessor: Preprocessor, raw: bytes | str) -> tuple[Row, dict[str, Any]]:
+        # a small input costs less here than the way to a thread would; a large one would hold up everybody else
+        row = preprocessor.prepare_quickly(raw)
+        if row is not None:
+            return row, preprocessor.remarks(raw, row)
+
+        def prepare() -> tuple[Row, dict[str, Any]]:
+            row = preprocessor.prepare(raw)
+            return row, preprocessor.remarks(raw, row)
+
+        return await asyncio.get_running_loop().run_in_executor(self._executor, prepare)
 
 
 def _answer(labels: Sequence[str], probabilities: NDArray[np.float32], top_k: int) -> dict[str, Any]:

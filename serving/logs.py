@@ -18,8 +18,14 @@ class TextFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the standard library's name
         """The line, its extra fields last."""
-        fields = [f"{key}={value}" for key, value in vars(record).items() if key not in STANDARD_FIELDS]
+        fields = [f"{key}={_printable(value)}" for key, value in vars(record).items() if key not in STANDARD_FIELDS]
         return " ".join([super().formatMessage(record), *fields])
+
+
+def _printable(value: object) -> str:
+    """What a client chose must not make a line of its own, or colour the terminal."""
+    text = str(value)
+    return text if text.isprintable() else ascii(text)
 
 
 def configure_logging(style: Literal["auto", "text", "json"], level: str) -> None:
@@ -42,4 +48,5 @@ def configure_logging(style: Literal["auto", "text", "json"], level: str) -> Non
     logging.captureWarnings(capture=True)
     warnings.filterwarnings("ignore", module="PIL")  # its remarks on odd files would be clients' to write
     logging.getLogger("asyncio").setLevel("WARNING")
+    logging.getLogger("python_multipart").setLevel("ERROR")  # its warnings are clients' to cause
     logging.getLogger("uvicorn").setLevel("WARNING")  # it would repeat what our own lines say

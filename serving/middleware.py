@@ -17,6 +17,17 @@ ACCEPTABLE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 """What of a client's request id may go into our logs and headers."""
 
 
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+"""On every response; a page that needs more sets a policy of its own."""
+
+MAX_LOGGED_PATH = 200
+
+
 class RequestRecord:
     """Gives a request its id, echoes it, writes one log line and counts it.
 
@@ -43,7 +54,10 @@ class RequestRecord:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                response_headers = MutableHeaders(scope=message)
+                response_headers["X-Request-ID"] = request_id
+                for name, value in SECURITY_HEADERS.items():
+                    response_headers.setdefault(name, value)
             await send(message)
 
         try:
@@ -57,12 +71,14 @@ class RequestRecord:
             fields = {
                 "request_id": request_id,
                 "method": scope["method"],
-                "path": scope["path"],
+                "path": scope["path"][:MAX_LOGGED_PATH],
                 "status": status,
                 "seconds": round(seconds, 6),
             }
             if model:
                 fields |= {"model": model, "version": version}
+            if client := state.get("client"):
+                fields["client"] = client
             if traceparent := headers.get("traceparent"):
                 fields["traceparent"] = traceparent[:128]
             logger.info("request", extra=fields)

@@ -1,15 +1,18 @@
 """The model server as the gateway sees it: TensorFlow Serving's gRPC, and what its statuses mean for a client."""
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 import numpy as np
 from numpy.typing import NDArray
 
 from serving import contract
+from serving.certificates import Certificates, Held, credentials
 from serving.problems import DeadlineExceeded, Overloaded, Problem, Unavailable, UnknownVersion
 from serving.tensorflow_serving_protocol import (
     DT_FLOAT,
@@ -27,6 +30,9 @@ from serving.tensorflow_serving_protocol import (
     TensorProto,
 )
 
+logger = logging.getLogger("sightread.model_server")
+
+GRACE_SECONDS = 60.0
 CHANNEL_OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.lb_policy_name", "round_robin"),
     ("grpc.max_receive_message_length", -1),
@@ -66,16 +72,50 @@ class ModelServer:
     UnknownVersion (it has no such version) or Refused.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, certificates: Certificates | None = None) -> None:
         self.target = target
+        self._certificates = certificates
+        self._held: Held | None = None
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
-        """Calls can be made for as long as the context lasts. Nothing is sent before the first one."""
-        async with grpc.aio.insecure_channel(self.target, options=CHANNEL_OPTIONS) as channel:
-            self._prediction = PredictionServiceStub(channel)
-            self._model = ModelServiceStub(channel)
+        """Calls can be made for as long as the context lasts. Nothing is sent before the first one.
+
+        Raises:
+            OSError: a certificate cannot be read.
+        """
+        self._open(self._certificates.read() if self._certificates else None)
+        try:
             yield
+        finally:
+            await self._channel.close()
+
+    async def follow_certificates(self, poll_seconds: float) -> NoReturn:
+        """When the certificates' files change, go on over a new channel, for ever; calls on the old one finish."""
+        while True:
+            await asyncio.sleep(poll_seconds)
+            if self._certificates is None:
+                continue
+            try:
+                held = self._certificates.read()
+            except OSError as error:
+                logger.error("the certificates stay as they were: %s", error)  # noqa: TRY400  # it says it all
+                continue
+            if held == self._held:
+                continue
+            old = self._channel
+            self._open(held)
+            logger.info("certificates read anew")
+            await old.close(grace=GRACE_SECONDS)
+
+    def _open(self, held: Held | None) -> None:
+        self._held = held
+        if held is None:
+            self._channel = grpc.aio.insecure_channel(self.target, options=CHANNEL_OPTIONS)
+        else:
+            self._channel = grpc.aio.secure_channel(self.target, credentials(held), options=CHANNEL_OPTIONS)
+        self._prediction = PredictionServiceStub(self._channel)
+        self._model = ModelServiceStub(self._channel)
 
     async def versions(self, model: str, *, timeout: float) -> list[VersionStatus]:  # noqa: ASYNC109  # gRPC's own deadline
         """All versions of a model that the server knows of, ended ones too."""

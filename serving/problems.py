@@ -4,6 +4,7 @@ They are rendered as `application/problem+json` (RFC 9457). The `type` is a rela
 itself answers, so that a client can tell two problems of one status apart without reading prose.
 """
 
+import json
 from typing import ClassVar
 
 
@@ -34,6 +35,10 @@ class Problem(Exception):
         """The members of the problem document, without the request's `instance`."""
         return {"type": self.type, "title": self.title, "status": self.status, "detail": self.detail}
 
+    def json(self) -> bytes:
+        """The document as it goes over the wire where there is no request that it could name."""
+        return json.dumps(self.document(), ensure_ascii=False).encode()
+
 
 class InternalError(Problem):
     """A defect of this service. Its detail says nothing of the inside."""
@@ -44,6 +49,13 @@ class BadRequest(Problem):
 
     status = 400
     title = "Bad request"
+
+
+class Unauthorized(Problem):
+    """API keys are set, and none or a wrong one came."""
+
+    status = 401
+    title = "Unauthorized"
 
 
 class UnknownVersion(Problem):
@@ -65,6 +77,13 @@ class MethodNotAllowed(Problem):
 
     status = 405
     title = "Method not allowed"
+
+
+class RequestTimeout(Problem):
+    """The client took too long to send its request."""
+
+    status = 408
+    title = "Request timeout"
 
 
 class TooLarge(Problem):
@@ -89,10 +108,17 @@ class Unprocessable(Problem):
 
 
 class Overloaded(Problem):
-    """The gateway's queue or the model server's is full."""
+    """The gateway's queue or the model server's is full, or the client is over its limits."""
 
     status = 429
     title = "Too many requests"
+
+
+class HeadersTooLarge(Problem):
+    """The path and the headers are over their limit."""
+
+    status = 431
+    title = "Request header fields too large"
 
 
 class Unavailable(Problem):

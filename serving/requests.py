@@ -1,21 +1,31 @@
 """What clients send: bodies read within their limits and turned into items, headers into values."""
 
+import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from pydantic import ValidationError
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from serving.problems import BadRequest, TooLarge, Unprocessable, UnsupportedMediaType
 from serving.schemas import Texts
 
 JSON_TYPES = {"", "application/json", "application/x-www-form-urlencoded"}
-"""The second is what `curl -d` says of whatever it sends."""
+"""The last is what `curl -d` says of whatever it sends."""
+UTF_8 = {"utf-8", "utf8", "us-ascii", "ascii"}
+CHARSET = re.compile(r';\s*charset\s*=\s*"?([^";\s]*)', re.IGNORECASE)
 
+MAX_JSON_VALUES = 500_000
+"""What a JSON body may hold besides text. Thirty-two megabytes of brackets are a gigabyte of lists; the largest list of
+the longest texts has fewer commas than this."""
+
+LONGEST_NAME = 80
+"""Characters of what a client sent that an error shows."""
 
 Raw = TypeVar("Raw", bytes, str)
 
@@ -28,18 +38,27 @@ class Items(Generic[Raw]):
     many: bool
 
 
+def shown(sent: str) -> str:
+    """What a client sent as an error shows it: quoted, in one line, of a bounded length."""
+    return repr(sent if len(sent) <= LONGEST_NAME else sent[:LONGEST_NAME] + "…")
+
+
 def media_type(request: Request) -> str:
-    """The body's media type in lower case, without parameters; empty when the client named none."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    """The body's media type in lower case, without parameters; empty when the client named none.
+
+    Raises:
+        BadRequest: two headers name one each.
+    """
+    return (_only(request, "Content-Type") or "").partition(";")[0].strip().lower()
 
 
 def request_timeout(request: Request, default: float) -> float:
     """Seconds that the request may take: X-Request-Timeout may shorten the default.
 
     Raises:
-        BadRequest: the header is not a positive number.
+        BadRequest: the header is not one positive number.
     """
-    header = request.headers.get("x-request-timeout")
+    header = _only(request, "X-Request-Timeout")
     if header is None:
         return default
     try:
@@ -47,46 +66,85 @@ def request_timeout(request: Request, default: float) -> float:
     except ValueError:
         seconds = math.nan
     if not seconds > 0:  # a NaN is not, either
-        raise BadRequest(f"X-Request-Timeout is {header!r}; it takes a positive number of seconds.")
+        raise BadRequest(f"X-Request-Timeout is {shown(header)}; it takes a positive number of seconds.")
     return min(seconds, default)
+
+
+def check_query(request: Request) -> None:
+    """Refuse a query that says one thing twice: whichever of the two were taken, the client may have meant the other.
+
+    Raises:
+        BadRequest: it does.
+    """
+    names = [name for name, _ in request.query_params.multi_items()]
+    if len(set(names)) < len(names):
+        twice = next(name for number, name in enumerate(names) if name in names[:number])
+        raise BadRequest(f"The query is not valid: {shown(twice)} is given more than once.")
 
 
 async def read_images(request: Request, *, max_items: int) -> Items[bytes]:
     """Encoded pictures: the body itself, or the `file` parts of a form.
 
     Raises:
-        UnsupportedMediaType: the body is neither.
+        UnsupportedMediaType: the body is neither, or compressed.
         BadRequest: a form that cannot be parsed, or without a file.
         TooLarge: too many files.
     """
+    _refuse_compressed(request)
     kind = media_type(request)
     if kind == "multipart/form-data":
         return await _read_form(request, max_items)
     if kind.startswith("image/") or kind in {"", "application/octet-stream"}:
         return Items([await request.body()], many=False)
     raise UnsupportedMediaType(
-        f"A body of type {kind} is not taken. Send the picture's bytes as image/* (curl --data-binary @photo.jpg "
-        "-H 'Content-Type: image/jpeg') or application/octet-stream, or multipart/form-data with `file` parts."
+        f"A body of type {shown(kind)} is not taken. Send the picture's bytes as image/* (curl --data-binary "
+        "@photo.jpg -H 'Content-Type: image/jpeg') or application/octet-stream, or multipart/form-data with `file` "
+        "parts."
     )
 
 
+class _Form(MultiPartParser):
+    """Starlette's parser by itself takes a form that was cut off for one of fewer parts."""
+
+    has_ended = False
+
+    def on_end(self) -> None:
+        self.has_ended = True
+
+
 async def _read_form(request: Request, max_items: int) -> Items[bytes]:
+    async def body() -> AsyncGenerator[bytes, None]:
+        async for chunk in request.stream():
+            yield chunk
+        if not form.has_ended:
+            raise MultiPartException("It ends before its closing boundary.")
+
     try:
-        async with request.form(max_files=max_items + 1, max_fields=max_items + 1) as form:
-            parts = form.multi_items()
-            strangers = sorted({name for name, part in parts if name != "file" or not isinstance(part, UploadFile)})
-            if strangers:
-                raise BadRequest(
-                    f"The form has a part {strangers[0]!r} that is not a file named `file`: send every picture as "
-                    "curl -F file=@photo.jpg does."
-                )
-            _check_count(len(parts), max_items)
-            files = [await part.read() for _, part in parts if isinstance(part, UploadFile)]
-    except HTTPException as error:
-        # Starlette's own parser says it so
-        if "Too many files" in error.detail or "Too many fields" in error.detail:
+        form = _Form(request.headers, body(), max_files=max_items + 1, max_fields=max_items + 1)
+        parts = await form.parse()
+    except MultiPartException as error:
+        if "Too many files" in error.message or "Too many fields" in error.message:
             _check_count(max_items + 1, max_items)
-        raise BadRequest(f"The form cannot be parsed: {error.detail}") from error
+        raise BadRequest(f"The form cannot be parsed: {error.message}") from error
+    except UnicodeError as error:
+        # Python has codecs, such as punycode, that a charset can name and that take offence at bytes
+        raise BadRequest("The form cannot be parsed: it is not in the charset that its Content-Type names.") from error
+    try:
+        return await _files(parts, max_items)
+    finally:
+        await parts.close()
+
+
+async def _files(form: FormData, max_items: int) -> Items[bytes]:
+    parts = form.multi_items()
+    for name, part in parts:
+        if name != "file" or not isinstance(part, UploadFile):
+            raise BadRequest(
+                f"The form has a part {shown(name)} that is not a file named `file`: send every picture as "
+                "curl -F file=@photo.jpg does."
+            )
+    _check_count(len(parts), max_items)
+    files = [await part.read() for _, part in parts if isinstance(part, UploadFile)]
     if not files:
         raise BadRequest("The form has no part named `file`.")
     return Items(files, many=len(files) > 1)
@@ -96,40 +154,99 @@ async def read_texts(request: Request, *, max_items: int) -> Items[str]:
     """Texts: JSON with `text` or `texts`, or the body itself as text/plain.
 
     Raises:
-        UnsupportedMediaType: the body is neither, or not in UTF-8.
+        UnsupportedMediaType: the body is neither, compressed, or not in UTF-8.
         BadRequest: JSON that is malformed or has another shape.
         Unprocessable: a list without a text, a body that is not valid UTF-8.
         TooLarge: too many texts.
     """
+    _refuse_compressed(request)
     kind = media_type(request)
-    if kind == "text/plain":
-        return Items([_decode(request, await request.body())], many=False)
-    if kind not in JSON_TYPES:
+    if kind != "text/plain" and kind not in JSON_TYPES:
         raise UnsupportedMediaType(
-            f"A body of type {kind} is not taken. Send application/json such as "
+            f"A body of type {shown(kind)} is not taken. Send application/json such as "
             '{"text": "…"} or {"texts": ["…", "…"]}, or text/plain in UTF-8.'
         )
+    charset = CHARSET.search(request.headers.get("content-type", ""))
+    if charset and charset[1].lower() not in UTF_8:
+        raise UnsupportedMediaType(f"Text in {shown(charset[1])} is not taken: send UTF-8.")
+    body = await request.body()
+    if kind == "text/plain":
+        try:
+            return Items([body.decode("utf-8-sig")], many=False)
+        except UnicodeDecodeError as error:
+            raise Unprocessable(f"The text is not valid UTF-8: byte {error.start} fits nowhere.") from error
+    texts = parse_texts(body)
+    if texts.texts is None:
+        assert texts.text is not None, "the body was validated"  # noqa: S101
+        return Items([texts.text], many=False)
+    if not texts.texts:
+        raise Unprocessable('"texts" is empty.')
+    _check_count(len(texts.texts), max_items)
+    return Items(texts.texts, many=True)
+
+
+def parse_texts(body: bytes) -> Texts:
+    """The JSON body of `/classify-text`.
+
+    Raises:
+        BadRequest: it is malformed or has another shape.
+        TooLarge: it has more values than any request needs.
+    """
+    if sum(map(body.count, b",:[{")) > MAX_JSON_VALUES:
+        raise TooLarge(f"The JSON has more than {MAX_JSON_VALUES:,} commas, colons and brackets. Send fewer at a time.")
     try:
-        body = Texts.model_validate_json(await request.body())
+        document = JSON.decode(body.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"The body is not JSON in UTF-8: byte {error.start} fits nowhere.") from error
+    except json.JSONDecodeError as error:
+        raise BadRequest(f"The body is not JSON: {error}.") from error
+    except RecursionError as error:
+        raise BadRequest("The body is not what this endpoint takes: its JSON is nested too deeply.") from error
+    except ValueError as error:
+        # a number of more digits than Python reads
+        raise BadRequest("The body is not what this endpoint takes: it has a number in it that is too long.") from error
+    if not isinstance(document, dict):
+        raise BadRequest('The body is not what this endpoint takes: it is no object such as {"text": "…"}.')
+    if strangers := document.keys() - Texts.model_fields.keys():
+        raise BadRequest(
+            f"The body is not what this endpoint takes: it has a member {shown(min(strangers))}, "
+            'and only "text" or "texts" may be in it.'
+        )
+    try:
+        return Texts.model_validate(document)
     except ValidationError as error:
         raise BadRequest(f"The body is not what this endpoint takes: {_faults(error)}.") from error
-    if body.texts is None:
-        assert body.text is not None, "the body was validated"  # noqa: S101
-        return Items([body.text], many=False)
-    if not body.texts:
-        raise Unprocessable('"texts" is empty.')
-    _check_count(len(body.texts), max_items)
-    return Items(body.texts, many=True)
 
 
-def _decode(request: Request, body: bytes) -> str:
-    charset = request.headers["content-type"].lower().partition("charset=")[2].split(";")[0].strip(' "') or "utf-8"
-    if charset not in {"utf-8", "utf8", "us-ascii"}:
-        raise UnsupportedMediaType(f"Text in {charset} is not taken: send UTF-8.")
-    try:
-        return body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise Unprocessable(f"The text is not valid UTF-8: byte {error.start} fits nowhere.") from error
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Duplicate names are refused: parsers differ in which one they take (RFC 8259, 4)."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise BadRequest("The body is not what this endpoint takes: a name stands in it twice.")
+    return members
+
+
+def _no_number(constant: str) -> NoReturn:
+    raise BadRequest(f"The body is not JSON: {constant} is not a number in it.")
+
+
+JSON = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no_number)
+
+
+def _refuse_compressed(request: Request) -> None:
+    """Nothing is inflated here: a small body stays a small body."""
+    codings = ", ".join(request.headers.getlist("content-encoding"))
+    if codings.strip(" ,").lower() not in {"", "identity"}:
+        raise UnsupportedMediaType(
+            f"A body with Content-Encoding {shown(codings)} is not taken. Send it uncompressed, without that header."
+        )
+
+
+def _only(request: Request, header: str) -> str | None:
+    values = request.headers.getlist(header)
+    if len(set(values)) > 1:
+        raise BadRequest(f"There are {len(values)} {header} headers that contradict each other. Send one.")
+    return values[0] if values else None
 
 
 def _check_count(count: int, most: int) -> None:
@@ -140,6 +257,6 @@ def _check_count(count: int, most: int) -> None:
 def _faults(error: ValidationError) -> str:
     """Pydantic's findings in one line, without what the client sent."""
     return "; ".join(
-        " ".join([*(["at " + ".".join(map(str, fault["loc"]))] if fault["loc"] else []), fault["msg"]])
+        (f"at {'.'.join(map(str, fault['loc']))} " if fault["loc"] else "") + fault["msg"].removeprefix("Value error, ")
         for fault in error.errors(include_url=False, include_input=False, include_context=False)[:3]
     )

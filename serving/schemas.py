@@ -1,8 +1,8 @@
 """The JSON that goes over HTTP, for OpenAPI and for checking what clients send."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from annotated_types import Len
+from annotated_types import Ge, Le, Len
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 
@@ -31,7 +31,8 @@ class Texts(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     text: str | None = None
-    texts: list[str] | None = None
+    # millions of members of another type are one fault, not millions
+    texts: Annotated[list[str], Field(fail_fast=True)] | None = None
 
     @model_validator(mode="after")
     def _holds_one_kind(self) -> Self:
@@ -44,13 +45,13 @@ class Prediction(BaseModel):
     """A label and its calibrated probability."""
 
     label: str
-    score: float
+    score: Annotated[float, Ge(0), Le(1)]
 
 
 class Answer(Prediction):
     """The best label, and the runners-up."""
 
-    predictions: list[Prediction]
+    predictions: Annotated[list[Prediction], Len(1)]
 
 
 class ModelVersion(BaseModel):
@@ -66,24 +67,67 @@ class SingleAnswer(Answer):
     model: ModelVersion
 
 
-class ProblemDocument(BaseModel):
+class ProblemOfOneItem(BaseModel):
+    """What is wrong with one item of many."""
+
+    type: Annotated[str, Field(description="Names the kind of problem: a URI reference.")]
+    title: str
+    status: Annotated[int, Ge(400), Le(599)]
+    detail: Annotated[str, Field(description="What happened this time, and what to do about it.")]
+
+
+class ProblemDocument(ProblemOfOneItem):
     """What went wrong (RFC 9457)."""
 
-    type: str
-    title: str
-    status: int
-    detail: str
-    instance: str
+    instance: Annotated[str, Field(description="Names the request, as its X-Request-ID and the log do.")]
 
 
 class ItemProblem(BaseModel):
     """An item of many that could not be answered; its neighbours were."""
 
-    problem: dict[str, Any]
+    problem: ProblemOfOneItem
 
 
 class ManyAnswers(BaseModel):
     """The answers for many items, in their order."""
 
-    results: list[Answer | ItemProblem]
+    results: Annotated[list[Answer | ItemProblem], Len(1)]
     model: ModelVersion
+
+
+class VersionState(BaseModel):
+    """A version that the model server has, and whether it takes traffic; if not, why."""
+
+    version: int
+    state: str
+    reason: str | None = None
+
+
+class ModelState(BaseModel):
+    """A model behind the gateway, and its versions."""
+
+    name: str
+    kind: Literal["image", "text"]
+    ready: bool
+    serving: Annotated[int | None, Field(description="The version that answers when a request names none.")]
+    reason: Annotated[str | None, Field(description="Why no version takes traffic.")] = None
+    versions: list[VersionState]
+
+
+class Models(BaseModel):
+    """Every model."""
+
+    models: list[ModelState]
+
+
+class Readiness(Models):
+    """Whether every model has a proven version."""
+
+    ready: bool
+
+
+class ModelCard(ModelState):
+    """A model, and what one of its versions says of itself."""
+
+    version: int
+    contract: Annotated[dict[str, Any], Field(description="The contract, without what only machines read.")]

@@ -1,9 +1,10 @@
 """The gateway's settings: environment variables with the prefix SIGHTREAD_, each also a flag of `sightread serve`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt
+import limits
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -58,10 +59,56 @@ class Settings(BaseSettings):
     max_queue: PositiveInt = 1024
     """Most rows that wait for the model server, for each version; further ones are refused with 429."""
 
+    max_connections: PositiveInt = 1000
+    """Most connections at once, for each worker; further ones are closed at once."""
+    max_header_bytes: PositiveInt = 32 * 1024
+    """Largest path and headers of a request together."""
+    header_seconds: PositiveFloat = 10.0
+    """Time that a client may take to send its headers."""
+    idle_seconds: PositiveInt = 75
+    """Time that a connection may stay idle between two requests; longer than a load balancer's own."""
+
+    api_keys_file: str = ""
+    """File with a line `name:sha256` for each API key (`sightread key NAME` makes one). Empty: all may come in."""
+    guard_metrics: bool = False
+    """Whether /metrics needs an API key, too."""
+    guard_docs: bool = False
+    """Whether /docs and /openapi.json need an API key, too."""
+    rate_limit: str = ""
+    """Requests for each API key's holder, else for each address, such as 100/second. Empty: no limit."""
+    max_concurrency: NonNegativeInt = 0
+    """Requests at once for each API key's holder, else for each address. 0: no limit."""
+    trusted_proxies: str = ""
+    """Addresses or networks, separated by commas, whose X-Forwarded-For names the client. Empty: none."""
+    cors_origins: str = ""
+    """Origins, separated by commas, whose pages may ask. Empty: none but our own."""
+
+    model_server_ca: str = ""
+    """File with the certificates that the model server's is checked against; it turns TLS on. Empty: no TLS."""
+    model_server_certificate: str = ""
+    """File with the gateway's own certificate, for mutual TLS."""
+    model_server_key: str = ""
+    """File with the key of the gateway's own certificate."""
+
     log_format: Literal["auto", "text", "json"] = "auto"
     """Log lines for people (text) or machines (json); auto: text on a terminal, json elsewhere."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log lines to write."""
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _is_a_rate(cls, rate: str) -> str:
+        if rate:
+            limits.parse(rate)
+        return rate
+
+    @model_validator(mode="after")
+    def _has_what_tls_needs(self) -> Self:
+        if bool(self.model_server_certificate) != bool(self.model_server_key):
+            raise ValueError("model_server_certificate and model_server_key go together")
+        if self.model_server_certificate and not self.model_server_ca:
+            raise ValueError("model_server_certificate needs model_server_ca: without it there is no TLS")
+        return self
 
     def environment(self) -> dict[str, str]:
         """These settings as environment variables: how they reach worker processes."""

@@ -157,10 +157,8 @@ class Model:
         Raises:
             Unavailable: none does.
         """
-        if self._proven.get(gone.number) is gone:
-            self._forget([gone.number])
         async with self._looking:
-            if self.current is None:  # and nobody else found one meanwhile
+            if self._proven.get(gone.number) is gone:  # nobody else has looked meanwhile
                 await self._look()
         return self.current or self._unavailable()
 
@@ -181,9 +179,10 @@ class Model:
         else:
             self._trouble = None
         available = {status.version for status in self._statuses if status.available}
-        self._forget(known for known in [*self._proven, *self._refused] if known not in available)
+        # in this order: who asks while the new one proves itself is not told that there is none
         for number in sorted(available - self._proven.keys() - self._refused.keys(), reverse=True):
             await self._admit(number)
+        self._forget([known for known in [*self._proven, *self._refused] if known not in available])
 
     async def _ask(self) -> list[VersionStatus]:
         try:
@@ -202,8 +201,8 @@ class Model:
         self._statuses = []
         self._forget([*self._proven, *self._refused])
 
-    def _forget(self, numbers: Any) -> None:
-        for number in list(numbers):
+    def _forget(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
             self._refused.pop(number, None)
             if self._proven.pop(number, None):
                 self._metrics.version_proven.labels(self.name, number).set(0)

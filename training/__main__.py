@@ -15,6 +15,7 @@ from training.problems import TrainingProblem
 
 JOBS: dict[str, type[Config]] = {"cnn": CnnConfig, "lstm": LstmConfig}
 DONE, FAILED, WRONG_FLAGS, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+AGAIN_SECONDS = 5.0
 
 USAGE = """\
 usage: sightread train {cnn,lstm} [flags]
@@ -62,7 +63,7 @@ def _run(job: str, config: Config) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    previously = signal.signal(signal.SIGTERM, _terminate)
+    previously = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         # only now: TensorFlow takes seconds to import, and --help needs none of it
         importlib.import_module(f"training.{job}").run(config)
@@ -77,23 +78,34 @@ def _run(job: str, config: Config) -> int:
     except OSError as error:
         sys.stderr.write(f"sightread train {job}: {error}: nothing was published; make room there and start again.\n")
         return FAILED
-    except KeyboardInterrupt:
-        sys.stderr.write(f"\nsightread train {job}: interrupted; nothing was published.\n")
-        return INTERRUPTED
-    except _Terminated:
-        sys.stderr.write(f"\nsightread train {job}: terminated; nothing was published.\n")
-        return TERMINATED
+    except _Stopped as stopped:
+        sys.stderr.write(f"\nsightread train {job}: {stopped}; nothing was published.\n")
+        return INTERRUPTED if stopped.number == signal.SIGINT else TERMINATED
     finally:
-        signal.signal(signal.SIGTERM, previously)
+        if signal.getsignal(signal.SIGALRM) is _stop:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        for number, handler in previously.items():
+            signal.signal(number, handler)
     return DONE
 
 
-class _Terminated(BaseException):
-    """SIGTERM came. Raised so that what is half-written gets cleaned up, as on Ctrl-C."""
+class _Stopped(KeyboardInterrupt):
+    """Somebody wants the job to end. Raised for SIGTERM too, so that what is half-written gets cleaned up."""
+
+    number = signal.SIGINT
+
+    def __str__(self) -> str:
+        return "interrupted" if self.number == signal.SIGINT else "terminated"
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    raise _Terminated
+def _stop(number: int, _frame: FrameType | None) -> None:
+    # what is raised while Python runs a destructor gets lost: ask again until it has arrived
+    signal.signal(signal.SIGALRM, _stop)
+    signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+    if number != signal.SIGALRM:
+        _Stopped.number = signal.Signals(number)
+    raise _Stopped
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """TensorProto to NumPy and back, as TensorFlow Serving reads and writes it."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,9 @@ _FIELDS: dict[Any, tuple[str, type | None]] = {
     tf.complex128: ("dcomplex_val", np.float64),
 }
 
+_MOST_ELEMENTS = 2**26
+"""A few bytes can name a shape that no machine has the memory for: values left out are filled in."""
+
 
 def read(proto: Any) -> np.ndarray[Any, Any]:
     """A TensorProto's array: read-only, and a view of its `tensor_content` where it has one.
@@ -42,6 +46,8 @@ def read(proto: Any) -> np.ndarray[Any, Any]:
     shape = [dim.size for dim in proto.tensor_shape.dim]
     if proto.tensor_shape.unknown_rank or any(size < 0 for size in shape):
         raise ValueError("the shape is not known")
+    if math.prod(shape) > _MOST_ELEMENTS:
+        raise ValueError(f"the shape {shape} has more than {_MOST_ELEMENTS:,} elements")
     if proto.tensor_content:
         return np.frombuffer(proto.tensor_content, dtype.as_numpy_dtype).reshape(shape)
     if not getattr(proto, field):

@@ -21,6 +21,9 @@ class Preprocessor(Protocol):
     def prepare_quickly(self, raw: Any, /) -> Any:
         """The row, or None for an input that would hold up an event loop."""
 
+    def remarks(self, raw: Any, row: Any, /) -> dict[str, Any]:
+        """What an answer says of how its input was read."""
+
     def collate(self, rows: Sequence[Any], /) -> Any:
         """N rows → one batch [n, …]."""
 

@@ -1,7 +1,11 @@
 """Pictures: encoded bytes → a picture as people see it → uint8 pixels in the model's geometry."""
 
+import logging
+import math
+import warnings
 from collections.abc import Sequence
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +23,9 @@ from PIL import (
 )
 
 from serving.contract import ImageInput
-from serving.problems import TooLarge, Unprocessable, UnsupportedMediaType
+from serving.preprocessing.colour import opaque, to_srgb
+from serving.preprocessing.structure import RUN_LENGTH, SCAN, check_exif, check_pixels, check_structure, format_of
+from serving.problems import Unprocessable, UnsupportedMediaType
 
 PLUGINS = (
     JpegImagePlugin.JpegImageFile,  # multi-picture JPEGs (MPO), too
@@ -52,11 +58,30 @@ DRAFT_SCALE = 2
 """A JPEG is decoded at the smallest of 1/1, 1/2, 1/4, 1/8 that is still this many times the model's size: the filter
 then has enough to work on, and a large photo costs a fraction."""
 
-QUICK_BYTES = 64 * 1024
-QUICK_PIXELS = 256 * 256
+QUICK_COST = 64 * 1024
+"""What still takes about a millisecond: bytes or pixels, whichever are more, times the format's COST."""
+COST = {"JPEG": 1.0, "MPO": 1.0, "PNG": 2.0, "WEBP": 4.0, "GIF": 2.0, "BMP": 1.0, "TIFF": 2.0}
+COST_OF_A_SCAN = 0.35
+
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation → what turns the picture upright."""
+
+TELL_ORIENTATION = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
+"""What Pillow reads it from, by its names in `info`."""
 
 # Everything beyond the caller's `max_pixels` is refused from the header; Pillow's own warning would only repeat it.
 Image.MAX_IMAGE_PIXELS = None
+# What Pillow remarks on a file quotes it: Python would remember each remark for ever, and pictures are not for the log.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 class ImagePreprocessor:
@@ -85,89 +110,98 @@ class ImagePreprocessor:
             UnsupportedMediaType: a format that is not on the allow-list.
             Unprocessable: empty, not a picture, truncated or corrupt.
         """
-        pixels = self._prepare(encoded, quickly=False)
-        assert pixels is not None, "only a quick look gives up"  # noqa: S101
-        return pixels
+        image = self._open(encoded)
+        return self._pixels(self._decode(image))
 
     def prepare_quickly(self, encoded: bytes) -> NDArray[np.uint8] | None:
         """As `prepare`, but None for a picture that would take more than about a millisecond."""
-        return self._prepare(encoded, quickly=True) if len(encoded) <= QUICK_BYTES else None
+        if len(encoded) > QUICK_COST:
+            return None
+        image = self._open(encoded)
+        if _cost(image, encoded) > QUICK_COST:
+            return None
+        return self._pixels(self._decode(image))
+
+    def remarks(self, encoded: bytes, row: NDArray[np.uint8]) -> dict[str, Any]:
+        """Nothing: a picture is always seen whole, or cropped as the contract says."""
+        del encoded, row
+        return {}
 
     def collate(self, rows: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """Pixels of n pictures → uint8 [n, height, width, channels]."""
         return np.stack(rows)
 
-    def _prepare(self, encoded: bytes, *, quickly: bool) -> NDArray[np.uint8] | None:
+    def _open(self, encoded: bytes) -> Image.Image:
+        """The picture's header, within all limits."""
         if not encoded:
             raise Unprocessable("The picture is empty (0 bytes).")
+        check_structure(encoded, max_pixels=self._max_pixels)
         try:
-            with Image.open(BytesIO(encoded), formats=FORMATS) as image:
-                self._check_pixels(image)
-                if quickly and image.width * image.height > QUICK_PIXELS:
-                    return None
-                return self._pixels(image)
+            image = Image.open(BytesIO(encoded), formats=FORMATS)
         except UnidentifiedImageError:
             raise _unidentified(encoded) from None
-        except (OSError, ValueError, SyntaxError, EOFError, KeyError, TypeError, IndexError, OverflowError) as error:
-            # Pillow's decoders raise all of these on broken files
-            raise Unprocessable(f"The picture cannot be decoded: {_reason(error)}.") from error
-        except (MemoryError, RuntimeError, AttributeError, ZeroDivisionError, AssertionError) as error:
-            raise Unprocessable("The picture cannot be decoded: its file is corrupt.") from error
+        except Exception as error:  # Pillow's parsers raise any kind on broken files
+            raise _undecodable(error) from error
+        check_pixels(*image.size, self._max_pixels)
+        return image
 
-    def _check_pixels(self, image: Image.Image) -> None:
-        width, height = image.size
-        if self._max_pixels is not None and width * height > self._max_pixels:
-            raise TooLarge(
-                f"The picture has {width} × {height} pixels; at most {self._max_pixels:,} are taken. Send it smaller."
-            )
-
-    def _pixels(self, image: Image.Image) -> NDArray[np.uint8]:
-        width, height = self._size
-        longest = max(width, height)
+    def _decode(self, image: Image.Image) -> Image.Image:
+        """The picture upright, opaque, in a mode that can be resized. A JPEG may have got smaller."""
+        longest = max(self._size)
         if self._spec.fit == "contain" and min(image.size) > 0:
             # the frame holds the whole picture, so its short side gets smaller than the frame
             longest = max(1, longest * min(image.size) // max(image.size))
-        image.draft(None, (DRAFT_SCALE * longest, DRAFT_SCALE * longest))
-        upright = _upright(image)
-        opaque = _opaque(upright)
-        if opaque.mode != self._mode:
-            opaque = opaque.convert(self._mode)
-        if opaque.size != self._size:
-            opaque = self._fit(opaque)
-        pixels = np.asarray(opaque)
-        return pixels.reshape(height, width, self._spec.channels)
+        try:
+            image.draft(None, (DRAFT_SCALE * longest, DRAFT_SCALE * longest))
+            image.load()
+        except Exception as error:  # Pillow's decoders raise any kind on broken files
+            raise _undecodable(error) from error
+        return opaque(_upright(image))
+
+    def _pixels(self, image: Image.Image) -> NDArray[np.uint8]:
+        width, height = self._size
+        # after the fit, so that few pixels pay for their colours
+        fitted = to_srgb(image if image.size == self._size else self._fit(image), like=image)
+        if fitted.mode != self._mode:
+            fitted = fitted.convert(self._mode)
+        if fitted.size != self._size:
+            fitted = ImageOps.pad(fitted, self._size)
+        return np.asarray(fitted).reshape(height, width, self._spec.channels)
 
     def _fit(self, image: Image.Image) -> Image.Image:
         match self._spec.fit:
             case "cover":
                 return ImageOps.fit(image, self._size, self._filter)
             case "contain":
-                return ImageOps.pad(image, self._size, self._filter)
+                return ImageOps.contain(image, self._size, self._filter)
             case "fill":
                 return image.resize(self._size, self._filter)
 
 
+def _cost(image: Image.Image, encoded: bytes) -> float:
+    if "icc_profile" in image.info or image.info.get("compression") in RUN_LENGTH:
+        return math.inf  # a profile that was not met before takes some milliseconds, and Python decodes the runs
+    cost = COST[image.format or ""] * max(len(encoded), image.width * image.height)
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        cost *= max(1.0, COST_OF_A_SCAN * encoded.count(SCAN))
+    return cost
+
+
 def _upright(image: Image.Image) -> Image.Image:
-    """The picture turned as its EXIF orientation says."""
-    if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
-        return image
-    return ImageOps.exif_transpose(image)
+    """A decoded picture turned as its EXIF orientation says. Pillow has turned a TIFF already."""
+    turn = UPRIGHT.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
 
 
-def _opaque(image: Image.Image) -> Image.Image:
-    """The picture in 8 bits a channel, what is transparent laid over white."""
-    if image.mode.startswith("I;16"):
-        # convert() would clip every value above 255
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in {"I", "F"}:
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if image.mode == "I" else max(1.0, float(np.nanmax(values)))
-        return Image.fromarray((np.nan_to_num(values / top).clip(0, 1) * 255).astype(np.uint8))
-    if image.has_transparency_data:
-        with_alpha = image.convert("RGBA")
-        white = Image.new("RGBA", with_alpha.size, "white")
-        return Image.alpha_composite(white, with_alpha)
-    return image
+def _orientation(image: Image.Image) -> Any:
+    if TELL_ORIENTATION.isdisjoint(image.info):
+        return None
+    if "exif" in image.info:
+        check_exif(image.info["exif"])
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # noqa: BLE001  # the picture is there, whatever is wrong with what is written about it
+        return None
 
 
 def _unidentified(encoded: bytes) -> UnsupportedMediaType | Unprocessable:
@@ -176,10 +210,18 @@ def _unidentified(encoded: bytes) -> UnsupportedMediaType | Unprocessable:
     for name, (offset, magic) in OTHER_FORMATS.items():
         if start.startswith(magic, offset):
             return UnsupportedMediaType(f"{name} is not taken. {allowed}")
+    if known := format_of(encoded):
+        return Unprocessable(f"The picture cannot be decoded: it is a damaged {known}, or one of a rare kind.")
     return Unprocessable(f"These {len(encoded):,} bytes are not a picture, or it is damaged at its start. {allowed}")
+
+
+def _undecodable(error: Exception) -> Unprocessable:
+    return Unprocessable(f"The picture cannot be decoded: {_reason(error)}.")
 
 
 def _reason(error: Exception) -> str:
     """Pillow's own words where they are a sentence for people, in one line and of a bounded length."""
+    if "too large" in str(error) or "Too much memory" in str(error):
+        return "its metadata is too large"
     words = " ".join(str(error).split()).rstrip(".")[:120]
     return words if isinstance(error, OSError) and words else "its file is corrupt"

@@ -1,76 +1,98 @@
 """`POST /classify-image` and `POST /classify-text`."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from serving.classification import Classification, Classifier
-from serving.problems import BadRequest, DeadlineExceeded, Problem
-from serving.requests import Items, read_images, read_texts, request_timeout
-from serving.schemas import ManyAnswers, Options, ProblemDocument, SingleAnswer
+from serving.errors import documented
+from serving.problems import (
+    BadRequest,
+    DeadlineExceeded,
+    Overloaded,
+    Problem,
+    RequestTimeout,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+    UnknownVersion,
+    Unprocessable,
+    UnsupportedMediaType,
+)
+from serving.requests import Items, check_query, read_images, read_texts, request_timeout
+from serving.schemas import ManyAnswers, Options, SingleAnswer
 from serving.settings import Settings
 
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"description": description, "content": {"application/problem+json": {}}, "model": ProblemDocument}
-    for status, description in {
-        400: "Malformed JSON or multipart, or a bad query.",
-        404: "No such model version or label.",
-        413: "The body, the picture or the list is over its limit.",
-        415: "The media type or picture format is not on the allow-list.",
-        422: "The bytes do not decode, or the text is empty or over-long.",
-        429: "A queue is full; Retry-After says when to try again.",
-        503: "No version is ready, or the model server cannot be reached.",
-        504: "The deadline passed.",
-    }.items()
-}
-ANSWERS: dict[int | str, dict[str, Any]] = {200: {"model": SingleAnswer | ManyAnswers}, **ERRORS}
-
-IMAGE_BODY = {
-    "required": True,
-    "content": {
-        "image/*": {"schema": {"type": "string", "format": "binary"}},
-        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["file"],
-                "properties": {"file": {"type": "array", "items": {"type": "string", "format": "binary"}}},
-            }
-        },
-    },
-}
-TEXT_BODY = {
-    "required": True,
-    "content": {
-        "application/json": {
-            "schema": {
-                "oneOf": [
-                    {"type": "object", "required": ["text"], "properties": {"text": {"type": "string"}}},
-                    {
-                        "type": "object",
-                        "required": ["texts"],
-                        "properties": {"texts": {"type": "array", "items": {"type": "string"}}},
-                    },
-                ]
-            },
-            "example": {"text": "A warm, funny film with a cast that enjoys every minute."},
-        },
-        "text/plain": {"schema": {"type": "string"}},
-    },
-}
+ERRORS = documented(
+    BadRequest("The query is not valid: top_k: Input should be greater than 0."),
+    Unauthorized("This API key is not known here, or no longer."),
+    UnknownVersion("cnn has no version 7 in service; it has 1, 2."),
+    RequestTimeout("The body took longer than 10 seconds to come."),
+    TooLarge("The picture has 20000 × 20000 pixels; at most 50,000,000 are taken. Send it smaller."),
+    UnsupportedMediaType("PDF is not taken. Send JPEG, PNG, WebP, GIF, BMP or TIFF."),
+    Unprocessable("The text is empty."),
+    Overloaded("1,024 items wait for cnn already.", retry_after=1),
+    Unavailable("cnn is not ready: no version is ready yet.", retry_after=1),
+    DeadlineExceeded("There was no answer within 10 seconds."),
+)
+BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
 def classify_routes(image: Classifier | None, text: Classifier | None, settings: Settings) -> APIRouter:
     """The classify endpoints, for as many of the two models as there are."""
-    router = APIRouter(tags=["classify"], responses=ANSWERS)
+    router = APIRouter(tags=["classify"])
     if image is not None:
-        _add(router, "/classify-image", image, settings, read=read_images, body=IMAGE_BODY)
+        answers = _answers(image, [("cat", 0.93), ("dog", 0.04), ("frog", 0.01)])
+        _add(router, "/classify-image", image, settings, read=read_images, body=_image_body(settings), answers=answers)
     if text is not None:
-        _add(router, "/classify-text", text, settings, read=read_texts, body=TEXT_BODY)
+        answers = _answers(text, [("positive", 0.97), ("negative", 0.03)])
+        _add(router, "/classify-text", text, settings, read=read_texts, body=_text_body(settings), answers=answers)
     return router
+
+
+def _image_body(settings: Settings) -> dict[str, Any]:
+    files = {"type": "array", "minItems": 1, "maxItems": settings.max_items, "items": BINARY["schema"]}
+    form = {"type": "object", "required": ["file"], "additionalProperties": False, "properties": {"file": files}}
+    content = {"image/*": BINARY, "application/octet-stream": BINARY, "multipart/form-data": {"schema": form}}
+    return {"required": True, "content": content}
+
+
+def _text_body(settings: Settings) -> dict[str, Any]:
+    text = {"type": "string", "minLength": 1, "maxLength": settings.max_text_characters}
+    texts = {"type": "array", "minItems": 1, "maxItems": settings.max_items, "items": {"type": "string"}}
+    schemas = [
+        {"type": "object", "required": [name], "additionalProperties": False, "properties": {name: schema}}
+        for name, schema in {"text": text, "texts": texts}.items()
+    ]
+    examples = {
+        "one": {"value": {"text": "A warm, funny film, and the cast enjoys every minute of it."}},
+        "many": {"value": {"texts": ["Charming from start to end.", "Two hours that nobody gives me back."]}},
+    }
+    return {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"oneOf": schemas}, "examples": examples},
+            "text/plain": {"schema": text, "example": "A warm, funny film."},
+        },
+    }
+
+
+def _answers(classifier: Classifier, best: Sequence[tuple[str, float]]) -> dict[int | str, dict[str, Any]]:
+    """What OpenAPI says of the answers; `best` is what the example names."""
+    predictions = [{"label": label, "score": score} for label, score in best]
+    answer = {**predictions[0], "predictions": predictions}
+    model = {"name": classifier.model.name, "version": 2}
+    problem = Unprocessable("The text is empty.").document()
+    examples = {
+        "one": {"value": {**answer, "model": model}},
+        "many": {"value": {"results": [answer, {"problem": problem}], "model": model}},
+    }
+    content = {"application/json": {"examples": examples}}
+    ok = {"description": "The labels, best first.", "model": SingleAnswer | ManyAnswers, "content": content}
+    return {200: ok, **ERRORS}
 
 
 def _add(
@@ -81,17 +103,23 @@ def _add(
     *,
     read: Callable[..., Awaitable[Items[bytes] | Items[str]]],
     body: dict[str, Any],
+    answers: dict[int | str, dict[str, Any]],
 ) -> None:
     name = path.removeprefix("/").replace("-", "_")
 
-    @router.post(path, operation_id=name, openapi_extra={"requestBody": body})
+    @router.post(path, operation_id=name, openapi_extra={"requestBody": body}, responses=answers)
     async def classify(request: Request, options: Annotated[Options, Query()]) -> Response:
         request.state.model = classifier.model.name
+        check_query(request)
         seconds = request_timeout(request, settings.deadline_seconds)
         deadline = asyncio.get_running_loop().time() + seconds
         try:
             async with asyncio.timeout_at(deadline):
                 items = await read(request, max_items=settings.max_items)
+        except TimeoutError:
+            raise RequestTimeout(f"The body took longer than {seconds:g} seconds to come.") from None
+        try:
+            async with asyncio.timeout_at(deadline):
                 if options.explain:
                     raise BadRequest(f"The versions of {classifier.model.name} do not explain their answers.")
                 classification = await classifier.classify(

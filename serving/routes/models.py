@@ -1,32 +1,50 @@
 """`GET /models` and `GET /models/{name}`: what is served, and each model's card."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import JSONResponse, Response
 
-from serving.problems import NotFound
+from serving.errors import documented
+from serving.problems import BadRequest, NotFound, Overloaded, Unauthorized, Unavailable
+from serving.requests import check_query, shown
+from serving.schemas import ModelCard, Models
 from serving.versions import Model
+
+GUARDED = (
+    Unauthorized("This API key is not known here, or no longer."),
+    Overloaded("The address 192.0.2.1 is over its rate of 100 per 1 second.", retry_after=1),
+)
+ERRORS = documented(
+    BadRequest("The query is not valid: version: Input should be a valid integer."),
+    NotFound("There is no model 'resnet'; there are cnn, lstm."),
+    Unavailable("cnn is not ready: no version is ready yet.", retry_after=1),
+    *GUARDED,
+)
 
 
 def model_routes(models: Mapping[str, Model]) -> APIRouter:
     """The endpoints that tell of the models."""
     router = APIRouter(tags=["models"])
 
-    @router.get("/models")
-    async def list_models() -> dict[str, Any]:
+    @router.get("/models", responses={200: {"model": Models}, **documented(*GUARDED)})
+    async def list_models() -> Response:
         """Every model, its versions and their states; a version that takes no traffic says why."""
-        return {"models": [model.describe() for model in models.values()]}
+        return JSONResponse({"models": [model.describe() for model in models.values()]})
 
-    @router.get("/models/{name}")
+    @router.get("/models/{name}", responses={200: {"model": ModelCard}, **ERRORS})
     async def model_card(
-        name: str, version: Annotated[int | None, Query(description="Another version than the current one.")] = None
-    ) -> dict[str, Any]:
+        request: Request,
+        name: Annotated[str, Path(examples=list(models))],
+        version: Annotated[int | None, Query(description="Another version than the current one.")] = None,
+    ) -> Response:
         """One model, and the contract of the version that answers: how it was made and how well it does."""
+        check_query(request)
         if name not in models:
-            raise NotFound(f"There is no model {name!r}; there are {', '.join(models) or 'none'}.")
+            raise NotFound(f"There is no model {shown(name)}; there are {', '.join(models) or 'none'}.")
         model = models[name]
         chosen = await model.choose(version)
-        return {**model.describe(), "version": chosen.number, "contract": chosen.contract.card()}
+        return JSONResponse({**model.describe(), "version": chosen.number, "contract": chosen.contract.card()})
 
     return router

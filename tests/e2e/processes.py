@@ -56,7 +56,7 @@ class Service:
 def gateway(log: Path, *flags: str, environment: dict[str, str] | None = None) -> Iterator[Service]:
     """`sightread serve` on a port of its own."""
     command = [sys.executable, "-m", "sightread", "serve", "--port", "0", *flags]
-    with _started(command, "Sightread listens on ", log, environment) as service:
+    with started(command, "Sightread listens on ", log, environment) as service:
         yield service
 
 
@@ -64,12 +64,14 @@ def gateway(log: Path, *flags: str, environment: dict[str, str] | None = None) -
 def model_server(log: Path, repository: Path, *, address: str = "127.0.0.1:0") -> Iterator[Service]:
     """A local model server by itself; its `url` is its address."""
     command = [sys.executable, "-m", "serving.local_model_server", "--models", str(repository)]
-    with _started([*command, "--address", address, "--poll-seconds", "0.2"], "listening on ", log, None) as service:
+    with started([*command, "--address", address, "--poll-seconds", "0.2"], "listening on ", log) as service:
         yield service
 
 
 @contextmanager
-def _started(command: list[str], announcement: str, log: Path, environment: dict[str, str] | None) -> Iterator[Service]:
+def started(
+    command: list[str], announcement: str, log: Path, environment: dict[str, str] | None = None
+) -> Iterator[Service]:
     """A program in a session of its own that says on standard output where it listens."""
     with log.open("w") as errors:
         process = subprocess.Popen(
@@ -82,8 +84,9 @@ def _started(command: list[str], announcement: str, log: Path, environment: dict
         )
     assert process.stdout is not None
     try:
-        line = process.stdout.readline()
-        assert line.startswith(announcement), log.read_text()
+        # make may have something to say before
+        line = next((line for line in process.stdout if line.startswith(announcement)), None)
+        assert line is not None, log.read_text()
         yield Service(process, line.removeprefix(announcement).strip(), log)
     finally:
         process.stdout.close()

@@ -99,6 +99,16 @@ def test_the_answer_does_not_depend_on_the_company(service: Service) -> None:
     assert together["score"] == pytest.approx(alone["score"], abs=1e-5)
 
 
+def test_a_text_that_is_cut_says_so(service: Service) -> None:
+    whole = service.post("/classify-text", json={"text": "good " * 20}).json()
+    assert "truncated" not in whole
+    cut = service.post("/classify-text", json={"text": "good " * 20 + "bad " * 80}).json()
+    assert cut["truncated"] is True
+    assert cut["score"] == whole["score"]
+    first, second = service.post("/classify-text", json={"texts": ["bad " * 21, "bad"]}).json()["results"]
+    assert (first["truncated"], "truncated" in second) == (True, False)
+
+
 def test_top_k_says_how_many_labels(service: Service) -> None:
     for asked, given in [(1, 1), (2, 2), (3, 3), (50, 3)]:
         answer = service.post(f"/classify-image?top_k={asked}", content=picture(), headers=PNG).json()

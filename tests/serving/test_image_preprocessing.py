@@ -1,5 +1,8 @@
 """Pictures, as people see them, in the model's geometry; everything else refused with a reason."""
 
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import numpy as np
@@ -10,6 +13,7 @@ from PIL import Image
 from serving.contract import ImageInput
 from serving.preprocessing import ImagePreprocessor
 from serving.problems import Problem, TooLarge, Unprocessable, UnsupportedMediaType
+from tests.serving import hostile_pictures, odd_pictures
 
 SPEC = ImageInput(name="image", height=32, width=32, channels=3, fit="cover", filter="bilinear")
 
@@ -187,3 +191,143 @@ def test_pictures_are_stacked_into_a_batch() -> None:
     batch = preprocessor.collate(rows)
     assert batch.shape == (2, 32, 32, 3)
     assert batch.dtype == np.uint8
+
+
+COLOURED = odd_pictures.coloured(odd_pictures.scene())
+GREY_SCENE = Image.fromarray(np.tile(np.linspace(10, 250, 64).astype(np.uint8), (48, 1)))
+GREY = odd_pictures.grey(GREY_SCENE)
+
+
+def difference(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> float:
+    return float(np.abs(left.astype(int) - right.astype(int)).mean())
+
+
+@pytest.mark.parametrize("name", COLOURED)
+def test_a_picture_in_any_form_gives_nearly_the_same_pixels(name: str) -> None:
+    plain = prepare(odd_pictures.encode(odd_pictures.scene(), "PNG"))
+    assert difference(prepare(COLOURED[name]), plain) < 3
+
+
+@pytest.mark.parametrize("name", GREY)
+def test_a_grey_picture_of_any_depth_gives_nearly_the_same_pixels(name: str) -> None:
+    assert difference(prepare(GREY[name]), prepare(odd_pictures.encode(GREY_SCENE, "PNG"))) < 2
+
+
+def test_a_bilevel_picture_is_black_and_white() -> None:
+    image = GREY_SCENE.convert("1", dither=Image.Dither.NONE)
+    plain = prepare(encode(image.convert("L")))
+    for kind, options in [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "group4"})]:
+        assert np.array_equal(prepare(encode(image, kind, **options)), plain), (kind, options)
+
+
+def test_a_profile_is_heeded_only_where_it_moves_colours() -> None:
+    wide = odd_pictures.matrix_profile(odd_pictures.DISPLAY_P3)
+    red = Image.new("RGB", (32, 32), (200, 60, 60))
+    assert prepare(encode(red, icc_profile=wide))[0, 0].tolist() != [200, 60, 60]
+    grey = Image.new("RGB", (32, 32), (128, 128, 128))
+    assert difference(prepare(encode(grey, icc_profile=wide)), prepare(encode(grey))) <= 2
+
+
+def test_borders_are_black_whatever_the_picture_is_made_of() -> None:
+    for mode in ("L", "RGB", "CMYK"):
+        assert prepare(encode(Image.new("RGB", (96, 32), "white").convert(mode), "TIFF"), fit="contain")[0].max() == 0
+
+
+def test_a_colour_profile_that_is_huge_is_ignored() -> None:
+    profile = odd_pictures.matrix_profile(odd_pictures.SWAPPED).ljust(5_000_000, b"\0")
+    image = odd_pictures.scene(32, 32)
+    assert np.array_equal(prepare(encode(image, "TIFF", icc_profile=profile)), np.asarray(image))
+
+
+def test_two_models_may_take_pictures_at_once() -> None:
+    files = list(COLOURED.values()) * 3
+    preprocessor = ImagePreprocessor(SPEC)
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(preprocessor.prepare, files))
+    assert all(np.array_equal(pixels, preprocessor.prepare(file)) for pixels, file in zip(together, files, strict=True))
+
+
+@pytest.mark.parametrize("name", ["JPEG", "progressive JPEG", "PNG", "WEBP", "GIF", "TIFF", "JPEG with a profile"])
+def test_what_takes_longer_than_a_look_is_left_for_later(name: str) -> None:
+    kind = name.removeprefix("progressive ").split()[0]
+    options: dict[str, object] = {"progressive": True} if name.startswith("progressive") else {}
+    if "profile" in name:
+        options["icc_profile"] = odd_pictures.matrix_profile(odd_pictures.DISPLAY_P3)
+    preprocessor = ImagePreprocessor(SPEC)
+    small = preprocessor.prepare_quickly(encode(scene(), kind, **options))
+    assert (small is None) == ("profile" in name)
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (250, 300, 3), dtype=np.uint8))
+    assert preprocessor.prepare_quickly(encode(noise, kind, **options)) is None
+
+
+BOMBS = hostile_pictures.bombs()
+NOT_PICTURES = hostile_pictures.not_pictures()
+BROKEN = hostile_pictures.broken()
+HARMLESS = hostile_pictures.harmless()
+LIMIT = 4_000_000
+
+
+def check_good() -> None:
+    """A good picture still gives exactly its pixels."""
+    assert np.array_equal(prepare(hostile_pictures.good()), GOOD)
+
+
+GOOD = prepare(hostile_pictures.good())
+
+
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize("name", [*BOMBS, *NOT_PICTURES])
+def test_a_bomb_and_what_is_no_picture_are_refused_with_a_reason(name: str) -> None:
+    with pytest.raises((TooLarge, UnsupportedMediaType, Unprocessable)) as refused:
+        prepare((BOMBS | NOT_PICTURES)[name], max_pixels=LIMIT)
+    assert 20 < len(refused.value.detail) < 250
+    check_good()
+
+
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_picture_is_read_or_refused(name: str) -> None:
+    try:
+        pixels = prepare(BROKEN[name], max_pixels=LIMIT)
+    except (TooLarge, UnsupportedMediaType, Unprocessable):
+        pass
+    else:
+        assert pixels.shape == (32, 32, 3)
+    check_good()
+
+
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize("name", HARMLESS)
+def test_a_picture_that_only_looks_like_a_bomb_is_read(name: str) -> None:
+    assert prepare(HARMLESS[name], max_pixels=LIMIT).shape == (32, 32, 3)
+
+
+def test_there_are_enough_hostile_files() -> None:
+    assert len(BOMBS | NOT_PICTURES | BROKEN) >= 150
+    assert max(map(len, (BOMBS | NOT_PICTURES | BROKEN).values())) < 32 * 1024 * 1024
+
+
+MEMORY_OF_ALL = """
+import resource
+from serving.contract import ImageInput
+from serving.preprocessing import ImagePreprocessor
+from serving.problems import Problem
+from tests.serving import hostile_pictures as hostile
+
+spec = ImageInput(name="image", height=32, width=32, channels=3, fit="cover", filter="bilinear")
+preprocessor = ImagePreprocessor(spec, max_pixels=4_000_000)
+files = [*hostile.broken().values(), *hostile.not_pictures().values(), *hostile.bombs().values()]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for file in files:
+    try:
+        preprocessor.prepare(file)
+    except Problem:
+        pass
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.timeout(30)
+def test_all_hostile_files_together_take_little_memory() -> None:
+    done = subprocess.run([sys.executable, "-c", MEMORY_OF_ALL], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 64 * 1024  # kB

@@ -9,6 +9,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from serving.contract import TextInput
 from serving.preprocessing import TextPreprocessor
 from serving.problems import Unprocessable
+from training.tokenizer import train_tokenizer
 
 WORDS = {"[PAD]": 0, "[UNK]": 1, "a": 2, "good": 3, "film": 4, "café": 5}
 
@@ -69,3 +70,81 @@ def test_odd_unicode_is_read(spec: TextInput, text: str) -> None:
 def test_a_tokenizer_that_cannot_be_read_is_named_as_the_cause(spec: TextInput) -> None:
     with pytest.raises(ValueError, match="tokenizer cannot be read"):
         TextPreprocessor(spec.model_copy(update={"tokenizer": {"model": "nonsense"}}))
+
+
+@pytest.fixture(scope="module")
+def trained() -> TextPreprocessor:
+    """With a tokenizer as training makes them."""
+    tokenizer = train_tokenizer(["a good film", "the café", "don't . , <"], vocabulary=50)
+    return TextPreprocessor(TextInput(name="tokens", max_length=200, pad_id=0, tokenizer=tokenizer))
+
+
+MANY = 100_000
+ODD_TEXTS = {
+    "one word": "x" * MANY,
+    "combining marks": "e" + "\u0301\u0323" * MANY,
+    "tags that never end": "<a" * MANY,
+    "a tag of a thousand letters": "<a " + "b" * MANY,
+    "marks of two kinds": "!?" * MANY,
+    "ligatures that normalisation makes eighteen letters": "\ufdfa" * (MANY // 4),
+    "flags": "🇩🇪" * MANY,
+    "families": "👩‍👩‍👧‍👦" * MANY,
+    "unassigned code points": "\u0378" * MANY,
+    "private code points": "\ue000" * MANY,
+    "the last code point": "\U0010ffff" * MANY,
+    "noncharacters": "\uffff\ufdd0" * MANY,
+    "right-to-left marks": "\u202e\u05d0\u05d1 film",
+    "a lone variation selector": "\ufe0f",
+}
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("name", ODD_TEXTS)
+def test_any_unicode_is_read_in_bounded_time(trained: TextPreprocessor, name: str) -> None:
+    assert 1 <= len(trained.prepare(ODD_TEXTS[name])) <= 200
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    "text",
+    ["\u200b" * MANY, "\0" * MANY, "\x00\x1b\x7f\x85", "\U000e0001", "<br /><p>", "\u2028\u2029", "\ufeff", "\u00ad"],
+)
+def test_a_text_of_nothing_that_can_be_seen_is_unprocessable(trained: TextPreprocessor, text: str) -> None:
+    with pytest.raises(Unprocessable):
+        trained.prepare(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a\0good\0film",
+        "\ufeffa good film",
+        "a go\u200bod film",
+        "<b>a</b> good<br/>film",
+        "\uff21 \uff27\uff2f\uff2f\uff24 \ufb01lm",
+    ],
+)
+def test_what_cannot_be_seen_changes_nothing(trained: TextPreprocessor, text: str) -> None:
+    assert trained.prepare(text).tolist() == trained.prepare("a good film").tolist()
+
+
+def test_what_looks_like_a_special_token_is_a_text(trained: TextPreprocessor) -> None:
+    assert 0 not in trained.prepare("[PAD] film")
+
+
+@pytest.mark.parametrize("lone", ["\ud800", "\udfff", "\ud83d film", "\udc00\ud800"])  # noqa: PT014  # all lone surrogates look alike to ruff
+def test_any_lone_surrogate_is_unprocessable(trained: TextPreprocessor, lone: str) -> None:
+    with pytest.raises(Unprocessable, match="surrogate"):
+        trained.prepare("good " + lone)
+
+
+@pytest.mark.timeout(1)
+def test_a_word_of_ten_million_letters_is_refused_before_it_is_read(spec: TextInput) -> None:
+    with pytest.raises(Unprocessable, match="10,000,000 characters"):
+        TextPreprocessor(spec, max_characters=MANY).prepare("x" * 10_000_000)
+
+
+def test_a_text_that_takes_longer_than_a_look_is_left_for_later(trained: TextPreprocessor) -> None:
+    assert trained.prepare_quickly("a good film " * 150) is not None
+    assert trained.prepare_quickly("a good film " * 200) is None
+    assert trained.prepare_quickly("\ufdfa" * 600) is None

@@ -1,0 +1,103 @@
+"""HTTP connections that cannot be held for nothing: limits on their number, and on the time and size of headers."""
+
+import asyncio
+import functools
+import logging
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from serving.problems import BadRequest, HeadersTooLarge, Problem, RequestTimeout
+from serving.settings import Settings
+
+logger = logging.getLogger("sightread.connections")
+
+
+class LimitedConnection(HttpToolsProtocol):
+    """A connection of the HTTP server, which itself limits none of this.
+
+    What is refused here is refused before there is a request: the answer is a problem document, and the connection
+    is closed.
+    """
+
+    def __init__(self, *arguments: Any, settings: Settings, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._settings = settings
+        self._header_bytes = 0
+        self._in_headers = True
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        if len(self.connections) >= self._settings.max_connections:
+            # no words: who opens this many reads none, and each would cost
+            transport.abort()
+            return
+        super().connection_made(transport)
+        self._start_timer()
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport is None or self.transport.is_closing():
+            return  # it was refused; what still comes is nobody's
+        if self._in_headers:
+            self._header_bytes += len(data)
+        super().data_received(data)
+        # a body's first bytes may have come in the same piece as the last of the headers: only what is still
+        # unfinished can be told to be too long by its length
+        if self._in_headers and self._header_bytes > self._settings.max_header_bytes:
+            self._refuse_headers()
+
+    def on_message_begin(self) -> None:
+        self._in_headers = True
+        self._header_bytes = 0
+        self._start_timer()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_headers = False
+        self._stop_timer()
+        size = len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
+        if size > self._settings.max_header_bytes:
+            self._refuse_headers()
+            raise ValueError("refused")  # ends the parsing; see send_400_response
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What the parser cannot read, and what ended the parsing because it was refused already."""
+        self._refuse(BadRequest(f"{msg.rstrip('.')}: it is not valid HTTP/1.1."))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        if self.transport is not None:  # else it was turned away at the door
+            super().connection_lost(exc)
+
+    def _start_timer(self) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(self._settings.header_seconds, self._too_slow)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_slow(self) -> None:
+        self._refuse(RequestTimeout(f"The headers took more than {self._settings.header_seconds:g} seconds."))
+
+    def _refuse_headers(self) -> None:
+        most = self._settings.max_header_bytes
+        self._refuse(HeadersTooLarge(f"The path and the headers have more than {most:,} bytes."))
+
+    def _refuse(self, problem: Problem) -> None:
+        if not self.transport.is_closing():
+            logger.info("refused", extra={"status": problem.status, "reason": problem.detail})
+            body = problem.json()
+            head = (
+                f"HTTP/1.1 {problem.status} {problem.title}\r\ncontent-type: application/problem+json\r\n"
+                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode() + body)
+            self.transport.close()
+
+
+def limited_connection(settings: Settings) -> Any:
+    """The protocol class for `uvicorn.Config(http=…)`."""
+    return functools.partial(LimitedConnection, settings=settings)

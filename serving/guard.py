@@ -1,0 +1,88 @@
+"""Who may come in, and how often: API keys, and limits for each key or address. Plain ASGI."""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Collection
+
+import limits
+from limits.storage import MemoryStorage
+from limits.strategies import SlidingWindowCounterRateLimiter
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serving.api_keys import ApiKeys
+from serving.errors import problem_response
+from serving.problems import Overloaded, Problem, Unauthorized
+
+PROBES = frozenset({"/livez", "/readyz", "/healthz"})
+"""Never guarded: whoever runs the service must be able to ask them, come what may."""
+
+
+class Guard:
+    """Lets a request in, or answers 401 or 429 before its body is read.
+
+    Args:
+        app: what is guarded.
+        keys: who may come in; None for everybody.
+        open_paths: paths that need no key besides the probes, with all below them.
+        rate: requests for each client, such as `100/second`, in the words of the library `limits`; empty for no limit.
+        concurrency: requests at once for each client; 0 for no limit.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, keys: ApiKeys | None, open_paths: Collection[str], rate: str, concurrency: int
+    ) -> None:
+        self._app = app
+        self._keys = keys
+        self._open_paths = open_paths
+        self._rate = limits.parse(rate) if rate else None
+        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._concurrency = concurrency
+        self._at_once: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in PROBES:
+            await self._app(scope, receive, send)
+            return
+        try:
+            client = self._admit(scope)
+        except Problem as problem:
+            headers = {"WWW-Authenticate": "Bearer"} if isinstance(problem, Unauthorized) else None
+            await problem_response(Request(scope), problem, headers)(scope, receive, send)
+            return
+        self._at_once[client] += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._at_once[client] -= 1
+            if not self._at_once[client]:
+                del self._at_once[client]
+
+    def _admit(self, scope: Scope) -> str:
+        """Whose request it is: a key's holder or an address. Raises Unauthorized or Overloaded."""
+        client = f"address {scope['client'][0]}" if scope.get("client") else "address unknown"
+        if self._keys is not None and not self._is_open(scope["path"]):
+            client = f"key of {self._holder(self._keys, Headers(scope=scope))}"
+            scope["state"]["client"] = client
+        if self._concurrency and self._at_once[client] >= self._concurrency:
+            raise Overloaded(f"The {client} has {self._concurrency} requests at once already.", retry_after=1)
+        if self._rate is not None and not self._limiter.hit(self._rate, client):
+            again = self._limiter.get_window_stats(self._rate, client).reset_time - time.time()
+            raise Overloaded(f"The {client} is over its rate of {self._rate}.", retry_after=max(1, math.ceil(again)))
+        return client
+
+    def _is_open(self, path: str) -> bool:
+        return any(path == opened or path.startswith(f"{opened}/") for opened in self._open_paths)
+
+    @staticmethod
+    def _holder(keys: ApiKeys, headers: Headers) -> str:
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        key = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        if not key:
+            raise Unauthorized("This needs an API key: send it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`.")
+        holder = keys.holder(key)
+        if holder is None:
+            raise Unauthorized("This API key is not known here, or no longer.")
+        return holder

@@ -1,0 +1,140 @@
+"""Connections that only hold on are let go, and everybody else is served meanwhile."""
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.processes import Service, gateway
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A gateway with little patience."""
+    flags = ("--max-connections", "20", "--max-header-bytes", "4000", "--header-seconds", "0.5")
+    more = ("--idle-seconds", "1", "--deadline-seconds", "1", "--model-server", "127.0.0.1:1")
+    with gateway(tmp_path_factory.mktemp("strict") / "log", *flags, *more) as service:
+        yield service
+
+
+def connect(service: Service) -> socket.socket:
+    host, port = service.url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)))
+    connection.settimeout(20)
+    return connection
+
+
+def everything(connection: socket.socket) -> bytes:
+    """What comes until the other side closes."""
+    received = b""
+    try:
+        while piece := connection.recv(65536):
+            received += piece
+    except ConnectionResetError:
+        pass
+    return received
+
+
+@pytest.mark.parametrize("start", [b"", b"G", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nX: "])
+def test_headers_that_never_end_are_a_408(strict: Service, start: bytes) -> None:
+    with connect(strict) as connection:
+        connection.sendall(start)
+        answer = everything(connection)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"application/problem+json" in answer
+    assert strict.get("/livez").status_code == 200
+
+
+def test_headers_that_drip_do_not_earn_more_time(strict: Service) -> None:
+    with connect(strict) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n")
+        until = time.monotonic() + 20
+        try:
+            while time.monotonic() < until:
+                connection.sendall(b"X: y\r\n")
+                time.sleep(0.05)
+        except OSError:
+            pass
+        assert time.monotonic() < until
+        assert everything(connection).startswith((b"HTTP/1.1 408 ", b""))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 5000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 1000 + b"\r\n",
+        b"POST /classify-text HTTP/1.1\r\nContent-Length: 9\r\nX: " + b"a" * 5000 + b"\r\n\r\nsome body",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 200_000,
+    ],
+)
+def test_headers_over_the_limit_are_a_431(strict: Service, head: bytes) -> None:
+    with connect(strict) as connection:
+        try:
+            connection.sendall(head)
+            answer = everything(connection)
+        except (BrokenPipeError, ConnectionResetError):
+            return  # it was let go before it had sent everything
+    assert answer.startswith(b"HTTP/1.1 431 ") or not answer
+    assert strict.get("/livez").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01", b"GET \xff HTTP/1.1\r\n\r\n"],
+)
+def test_what_is_not_http_is_a_400(strict: Service, head: bytes) -> None:
+    with connect(strict) as connection:
+        connection.sendall(head)
+        answer = everything(connection)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"not valid HTTP" in answer
+    assert strict.get("/livez").status_code == 200
+
+
+def test_a_body_that_never_ends_is_a_408(strict: Service) -> None:
+    with connect(strict) as connection:
+        connection.sendall(b"POST /classify-text HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_an_idle_connection_is_closed(strict: Service) -> None:
+    with connect(strict) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert everything(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_connections_over_the_limit_are_closed_and_come_in_again_when_others_left(strict: Service) -> None:
+    with ExitStack() as stack:
+        held = [stack.enter_context(connect(strict)) for _ in range(60)]
+        for connection in held:
+            everything(connection)  # each is let go: turned away at once, or after its time
+    assert strict.get("/livez").status_code == 200
+
+
+def test_a_keep_alive_connection_serves_many_requests(strict: Service) -> None:
+    with connect(strict) as connection:
+        for _ in range(30):
+            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 3000 + b"\r\n\r\n")
+            answer = b""
+            while not answer.endswith(b'{"status":"alive"}'):
+                answer += connection.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_refused_connection_leaves_no_trace_in_the_process(strict: Service) -> None:
+    def open_files() -> int:
+        return len(list(Path(f"/proc/{strict.process.pid}/fd").iterdir()))
+
+    assert strict.get("/livez").status_code == 200
+    before = open_files()
+    for _ in range(50):
+        with connect(strict) as connection:
+            connection.sendall(b"nonsense\r\n\r\n")
+            everything(connection)
+    strict.wait_for(lambda: open_files() <= before + 2)

@@ -1,0 +1,96 @@
+"""What /openapi.json says is true, by Schemathesis with all its checks and by the examples in it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.processes import Service
+from tests.e2e.tiny_models import picture
+
+EXAMPLES = os.environ.get("SIGHTREAD_TEST_EXAMPLES", "200")
+"""For each operation and phase; a thousand take a minute."""
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+METHODS = (
+    "/classify-image",
+    "/classify-text",
+    "/models",
+    "/models/{name}",
+    "/readyz",
+    "/livez",
+    "/healthz",
+    "/metrics",
+)
+
+
+@pytest.fixture(scope="module")
+def paths(service: Service) -> Any:
+    return service.get("/openapi.json").json()["paths"]
+
+
+def test_every_answer_to_good_and_bad_requests_is_as_documented(service: Service) -> None:
+    program = ["-c", "from schemathesis.cli import schemathesis; schemathesis()"]
+    flags = ["--checks", "all", "--max-examples", EXAMPLES, "--seed", "5", "--no-color"]
+    run = subprocess.run(
+        [sys.executable, *program, "--config-file", str(CONFIG), "run", f"{service.url}/openapi.json", *flags],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        timeout=280,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert service.is_ready()
+
+
+def test_every_operation_is_documented(paths: Any) -> None:
+    assert set(paths) == set(METHODS)
+
+
+def test_every_error_is_documented_as_a_problem_with_an_example(paths: Any) -> None:
+    members = {"type", "title", "status", "detail", "instance"}
+    errors = [
+        (path, status, response)
+        for path in METHODS
+        for operation in paths[path].values()
+        for status, response in operation["responses"].items()
+        if status >= "400" and (path, status) != ("/readyz", "503")  # that is an answer, not an error
+    ]
+    assert len(errors) >= 20
+    for path, status, response in errors:
+        assert set(response["content"]) == {"application/problem+json"}, (path, status)
+        content = response["content"]["application/problem+json"]
+        assert content["schema"] == {"$ref": "#/components/schemas/ProblemDocument"}, (path, status)
+        assert set(content["example"]) == members, (path, status)
+        assert content["example"]["status"] == int(status), path
+        assert ("Retry-After" in response["headers"]) == (status in {"429", "503"}), (path, status)
+
+
+@pytest.mark.parametrize(
+    ("status", "path", "options"),
+    [
+        (400, "/classify-image?top_k=0", {"content": picture()}),
+        (415, "/classify-image", {"content": b"%PDF-1.7"}),
+        (422, "/classify-text", {"json": {"text": ""}}),
+    ],
+)
+def test_an_example_of_an_error_is_what_is_really_answered(
+    service: Service, paths: Any, status: int, path: str, options: dict[str, Any]
+) -> None:
+    documented = paths[path.partition("?")[0]]["post"]["responses"][str(status)]
+    example = documented["content"]["application/problem+json"]["example"]
+    answered = service.post(path, **options).json()
+    assert {**answered, "instance": ""} == {**example, "instance": ""}
+
+
+def test_the_examples_of_requests_are_answered_as_the_examples_of_answers(service: Service, paths: Any) -> None:
+    operation = paths["/classify-text"]["post"]
+    asked = operation["requestBody"]["content"]["application/json"]["examples"]
+    answered = operation["responses"]["200"]["content"]["application/json"]["examples"]
+    for name in ("one", "many"):
+        response = service.post("/classify-text", json=asked[name]["value"])
+        assert response.status_code == 200
+        assert response.json().keys() == answered[name]["value"].keys()

@@ -1,0 +1,71 @@
+"""The models that ship, and the README's own commands on them."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.processes import PATIENCE, Service, started
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+CURL = re.compile(r"```\n(curl .*?)\n```\n\n```\n(\{.*?)\n```", re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """`make serve`, as the README says."""
+    log = tmp_path_factory.mktemp("shipped") / "log"
+    command = ["make", "--directory", str(ROOT), "--no-print-directory", "serve", "FLAGS=--port 0"]
+    with started(command, "Sightread listens on ", log) as service:
+        service.wait_for(service.is_ready)
+        yield service
+
+
+def test_both_shipped_versions_prove_themselves(shipped: Service) -> None:
+    for model in shipped.get("/models").json()["models"]:
+        assert {entry["state"] for entry in model["versions"]} == {"proven"}
+
+
+def test_the_readmes_commands_answer_what_the_readme_says(shipped: Service) -> None:
+    examples = CURL.findall(README)
+    assert len(examples) == 2
+    for command, answer in examples:
+        asked = shlex.split(command.replace("http://127.0.0.1:8080", shipped.url))
+        done = subprocess.run(
+            [*asked, "--silent", "--show-error"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        got, said = json.loads(done.stdout), json.loads(answer)
+        assert got["label"] == said["label"]
+        assert got["model"] == said["model"]
+        assert got["score"] == pytest.approx(said["score"], abs=0.02)
+
+
+@pytest.mark.parametrize(("model", "least"), [("cnn", 0.70), ("lstm", 0.86)])
+def test_a_contract_tells_where_its_version_comes_from(shipped: Service, model: str, least: float) -> None:
+    contract = shipped.get(f"/models/{model}").json()["contract"]
+    assert contract["evaluation"]["accuracy"] >= least
+    assert contract["calibration"]["expected_calibration_error_after"] <= 0.02
+    assert len(contract["provenance"]["data_sha256"]) == 64
+    if model == "cnn":
+        assert "JPEG" in contract["provenance"]["data"]
+
+
+def test_the_models_are_small_enough_to_ship() -> None:
+    assert sum(file.stat().st_size for file in (ROOT / "models").rglob("*") if file.is_file()) <= 10_000_000
+
+
+def test_ctrl_c_ends_make_serve_and_all_it_started(tmp_path: Path) -> None:
+    command = ["make", "--directory", str(ROOT), "--no-print-directory", "serve", "FLAGS=--port 0"]
+    with started(command, "Sightread listens on ", tmp_path / "log") as service:
+        service.wait_for(service.is_ready)
+        os.killpg(service.process.pid, signal.SIGINT)
+        service.process.wait(PATIENCE)
+        with pytest.raises(ProcessLookupError):  # nobody is left in the group
+            os.killpg(service.process.pid, 0)
