@@ -25,15 +25,31 @@ class LimitedConnection(HttpToolsProtocol):
         self._settings = settings
         self._header_bytes = 0
         self._in_headers = True
+        self._idle_since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        if len(self.connections) >= self._settings.max_connections:
+        if len(self.connections) >= self._settings.max_connections and not self._push_out():
             # no words: who opens this many reads none, and each would cost
             transport.abort()
             return
         super().connection_made(transport)
+        self._idle_since = self.loop.time()
         self._start_timer()
+
+    def _push_out(self) -> bool:
+        """Make room: the connection that has idled longest goes, so that a crowd of idlers keeps nobody out."""
+        idle = {
+            other: other._idle_since  # noqa: SLF001  # our own kind
+            for other in self.connections
+            if isinstance(other, LimitedConnection) and other._idle_since is not None  # noqa: SLF001
+        }
+        if not idle:
+            return False
+        idler = min(idle, key=idle.__getitem__)
+        self.connections.discard(idler)
+        idler.transport.abort()
+        return True
 
     def data_received(self, data: bytes) -> None:
         if self.transport is None or self.transport.is_closing():
@@ -54,6 +70,7 @@ class LimitedConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
+        self._idle_since = None
         self._stop_timer()
         size = len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
         if size > self._settings.max_header_bytes:
@@ -64,6 +81,10 @@ class LimitedConnection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """What the parser cannot read, and what ended the parsing because it was refused already."""
         self._refuse(BadRequest(f"{msg.rstrip('.')}: it is not valid HTTP/1.1."))
+
+    def on_response_complete(self) -> None:
+        self._idle_since = self.loop.time()
+        super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()

@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     """Most rows that wait for the model server, for each version; further ones are refused with 429."""
 
     max_connections: PositiveInt = 1000
-    """Most connections at once, for each worker; further ones are closed at once."""
+    """Most connections at once, for each worker; beyond it the one that has idled longest is closed for a new one."""
     max_header_bytes: PositiveInt = 32 * 1024
     """Largest path and headers of a request together."""
     header_seconds: PositiveFloat = 10.0

@@ -59,9 +59,9 @@ MAX_PADDING = 4
 TILE_ALLOWANCE = 1024 * 1024
 """Pixels of padding that tiles may have in any case: a small picture in one tile of a usual size."""
 
-TIFF_COMPRESSIONS = {1, 2, 3, 4, 5, 8, 32773, 32946}
-"""None, CCITT, LZW, Deflate, PackBits. The others bring a decoder of their own into libtiff (JPEG in two styles, LZMA,
-Zstandard, WebP, LERC, camera makers'), with few honest files and much of libtiff's history of holes."""
+TIFF_COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32773, 32946}
+"""None, CCITT, LZW, JPEG, Deflate, PackBits. The others bring a decoder of their own into libtiff (the old style of
+JPEG, LZMA, Zstandard, WebP, LERC, camera makers'), with few honest files and much of libtiff's history of holes."""
 
 RUN_LENGTH = {1, 2}
 """A BMP's compressions that Pillow decodes in Python."""

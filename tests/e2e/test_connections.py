@@ -109,12 +109,36 @@ def test_an_idle_connection_is_closed(strict: Service) -> None:
         assert everything(connection).startswith(b"HTTP/1.1 200 ")
 
 
-def test_connections_over_the_limit_are_closed_and_come_in_again_when_others_left(strict: Service) -> None:
+def test_a_crowd_of_idle_connections_keeps_nobody_out(strict: Service) -> None:
     with ExitStack() as stack:
         held = [stack.enter_context(connect(strict)) for _ in range(60)]
+        # not after they have had their time: at once
+        assert strict.get("/livez").status_code == 200
         for connection in held:
-            everything(connection)  # each is let go: turned away at once, or after its time
-    assert strict.get("/livez").status_code == 200
+            everything(connection)
+
+
+def test_connections_that_are_being_answered_are_not_pushed_out(strict: Service) -> None:
+    body = b'{"text": "x"}'
+    with ExitStack() as stack:
+        asked = [stack.enter_context(connect(strict)) for _ in range(20)]
+        for connection in asked:
+            head = f"POST /classify-text HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+            connection.sendall(head.encode() + body[:-1])
+        strict.wait_for(lambda: _refused(strict) == b"")
+        for connection in asked:
+            connection.sendall(body[-1:])
+            assert connection.recv(65536).startswith(b"HTTP/1.1 503 ")  # there is no model server: but an answer
+
+
+def _refused(service: Service) -> bytes:
+    """What a further connection gets."""
+    with connect(service) as connection:
+        try:
+            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        except OSError:
+            return b""
+        return everything(connection)
 
 
 def test_a_keep_alive_connection_serves_many_requests(strict: Service) -> None:

@@ -1,8 +1,10 @@
 """Who may come in, how often, over what, and from where."""
 
 import hashlib
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -108,6 +110,24 @@ def test_a_client_over_its_rate_is_told_when_to_come_back(tmp_path: Path, start_
     assert "key of alice" in answers[-1].json()["detail"]
     assert ask(service, **{"X-API-Key": "second"}).status_code == 200
     assert service.get("/livez").status_code == 200
+
+
+def test_a_client_with_too_many_requests_at_once_is_told_so_and_others_are_not(
+    tmp_path: Path, start_gateway: Start
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(line("alice", "first") + line("bob", "second"))
+    service = start_gateway(*NOWHERE, "--api-keys-file", str(keys), "--max-concurrency", "2")
+    host, port = service.url.removeprefix("http://").split(":")
+    head = "POST /classify-text HTTP/1.1\r\nHost: x\r\nX-API-Key: first\r\nContent-Length: 9\r\n\r\n{"
+    with ExitStack() as stack:
+        for _ in range(2):
+            waiting = stack.enter_context(socket.create_connection((host, int(port))))
+            waiting.sendall(head.encode())
+        service.wait_for(lambda: ask(service, **{"X-API-Key": "first"}).status_code == 429)
+        assert "2 requests at once" in ask(service, **{"X-API-Key": "first"}).json()["detail"]
+        assert ask(service, **{"X-API-Key": "second"}).status_code == 200
+    service.wait_for(lambda: ask(service, **{"X-API-Key": "first"}).status_code == 200)
 
 
 def test_without_keys_the_rate_is_the_addresss_and_only_a_trusted_proxy_can_name_another(start_gateway: Start) -> None:

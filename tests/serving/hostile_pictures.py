@@ -304,7 +304,13 @@ def _tiff_bombs() -> Iterator[tuple[str, bytes]]:
         for index in range(100)
     )
     yield "tiff-subdirectories", picture(t34665=(4, 1, 200), data=chain)
-    for name, compression in (("old-jpeg", 6), ("jpeg", 7), ("lzma", 34925), ("zstd", 50000), ("webp", 50001)):
+    for name, compression in (
+        ("old-jpeg", 6),
+        ("jpeg-of-nothing", 7),
+        ("lzma", 34925),
+        ("zstd", 50000),
+        ("webp", 50001),
+    ):
         yield f"tiff-{name}", picture(t259=(3, 1, compression))
     yield "tiff-unknown-compression", picture(t259=(3, 1, 99))
     places = struct.pack(f"<{many}I", *[200] * many)

@@ -269,6 +269,7 @@ def coloured(image: Image.Image) -> dict[str, bytes]:
         "tiff-cmyk-profile": lambda: encode(inks, "TIFF", icc_profile=press),
         "tiff-lab": lambda: encode(lab, "TIFF"),
         "tiff-ycbcr": lambda: encode(image.convert("YCbCr"), "TIFF"),
+        "tiff-jpeg": lambda: encode(image, "TIFF", compression="jpeg", quality=95),
         "tiff-palette": lambda: encode(_palette(image), "TIFF"),
         "tiff-rgba": lambda: encode(_over_white(image), "TIFF"),
         "tiff-pages": lambda: encode(image, "TIFF", **animated),
