@@ -5,7 +5,7 @@ import sys
 
 COMMANDS = {
     "serve": ("serving.__main__", "answer POST /classify-image and /classify-text"),
-    "key": ("serving.api_keys", "make an API key"),
+    "key": ("serving.http.api_keys", "make an API key"),
     "train": ("training.__main__", "make a model: sightread train cnn, sightread train lstm"),
     "evaluate": (
         "training.evaluate_service",

@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp, SettingsError
 from uvicorn.supervisors import Multiprocess
 
-from serving.api_keys import ApiKeys, ApiKeysError
 from serving.certificates import Certificates
-from serving.connections import limited_connection
+from serving.http.api_keys import ApiKeys, ApiKeysError
+from serving.http.connections import limited_connection
 from serving.launcher import LocalModelServer
 from serving.logs import configure_logging
 from serving.settings import Settings

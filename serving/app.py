@@ -13,19 +13,19 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from serving.api_keys import ApiKeys
 from serving.certificates import Certificates
 from serving.classification import Classifier
-from serving.errors import install_error_handlers
-from serving.guard import Guard
+from serving.http.api_keys import ApiKeys
+from serving.http.errors import install_error_handlers
+from serving.http.guard import Guard
+from serving.http.middleware import BodyLimit, RequestRecord
+from serving.http.routes import docs
+from serving.http.routes.classify import classify_routes
+from serving.http.routes.health import health_routes
+from serving.http.routes.models import model_routes
 from serving.logs import configure_logging
 from serving.metrics import Metrics
-from serving.middleware import BodyLimit, RequestRecord
 from serving.model_server import ModelServer
-from serving.routes import docs
-from serving.routes.classify import classify_routes
-from serving.routes.health import health_routes
-from serving.routes.models import model_routes
 from serving.settings import Settings
 from serving.versions import Model
 

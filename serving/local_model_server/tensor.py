@@ -52,7 +52,10 @@ def read(proto: Any) -> np.ndarray[Any, Any]:
         return np.frombuffer(proto.tensor_content, dtype.as_numpy_dtype).reshape(shape)
     if not getattr(proto, field):
         return np.full(shape, b"" if dtype == tf.string else 0, dtype.as_numpy_dtype)
-    array: np.ndarray[Any, Any] = tf.make_ndarray(proto)
+    try:
+        array: np.ndarray[Any, Any] = tf.make_ndarray(proto)
+    except (OverflowError, TypeError) as error:
+        raise ValueError(f"a value is not one of {dtype.name}") from error
     return array
 
 

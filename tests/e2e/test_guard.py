@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serving.api_keys import main as make_key
+from serving.http.api_keys import main as make_key
 from tests.e2e.conftest import Start
 from tests.e2e.processes import Service
 from tests.e2e.tiny_models import picture

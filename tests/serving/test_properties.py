@@ -19,11 +19,11 @@ from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from serving.contract import Contract, ImageInput, TextInput
 from serving.golden import Unproven, compare_golden_answers
+from serving.http.requests import parse_texts, read_images, read_texts, request_timeout
 from serving.local_model_server import tensor
 from serving.local_model_server.config import parse
 from serving.preprocessing import ImagePreprocessor, TextPreprocessor
 from serving.problems import BadRequest, Problem
-from serving.requests import parse_texts, read_images, read_texts, request_timeout
 from training.tokenizer import train_tokenizer
 
 # derandomized: a test that fails here fails everywhere; the fuzzers in fuzz/ are where luck is sought
@@ -394,6 +394,7 @@ def tensors(draw: st.DrawFn) -> bytes:
 
 
 @bounded
+@example(TensorProto(dtype=19, half_val=[-1]).SerializeToString())  # a half that no half is
 @given(tensors() | st.binary())
 def test_a_tensor_is_an_array_of_its_shape_or_a_value_error(encoded: bytes) -> None:
     proto = TensorProto()

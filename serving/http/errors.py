@@ -10,6 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
+from serving.http.requests import LONGEST_NAME
+from serving.http.schemas import ProblemDocument
 from serving.problems import (
     BadRequest,
     InternalError,
@@ -19,8 +21,6 @@ from serving.problems import (
     TooLarge,
     UnsupportedMediaType,
 )
-from serving.requests import LONGEST_NAME
-from serving.schemas import ProblemDocument
 
 logger = logging.getLogger("sightread.errors")
 

@@ -12,8 +12,8 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from serving.http.schemas import Texts
 from serving.problems import BadRequest, TooLarge, Unprocessable, UnsupportedMediaType
-from serving.schemas import Texts
 
 JSON_TYPES = {"", "application/json", "application/x-www-form-urlencoded"}
 """The last is what `curl -d` says of whatever it sends."""

@@ -8,7 +8,9 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from serving.classification import Classification, Classifier
-from serving.errors import documented
+from serving.http.errors import documented
+from serving.http.requests import Items, check_query, read_images, read_texts, request_timeout
+from serving.http.schemas import ManyAnswers, Options, SingleAnswer
 from serving.problems import (
     BadRequest,
     DeadlineExceeded,
@@ -22,8 +24,6 @@ from serving.problems import (
     Unprocessable,
     UnsupportedMediaType,
 )
-from serving.requests import Items, check_query, read_images, read_texts, request_timeout
-from serving.schemas import ManyAnswers, Options, SingleAnswer
 from serving.settings import Settings
 
 ERRORS = documented(

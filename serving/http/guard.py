@@ -12,8 +12,8 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.api_keys import ApiKeys
-from serving.errors import problem_response
+from serving.http.api_keys import ApiKeys
+from serving.http.errors import problem_response
 from serving.problems import Overloaded, Problem, Unauthorized
 
 PROBES = frozenset({"/livez", "/readyz", "/healthz"})

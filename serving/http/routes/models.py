@@ -6,10 +6,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from serving.errors import documented
+from serving.http.errors import documented
+from serving.http.requests import check_query, shown
+from serving.http.schemas import ModelCard, Models
 from serving.problems import BadRequest, NotFound, Overloaded, Unauthorized, Unavailable
-from serving.requests import check_query, shown
-from serving.schemas import ModelCard, Models
 from serving.versions import Model
 
 GUARDED = (

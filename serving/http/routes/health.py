@@ -7,8 +7,8 @@ from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from serving.http.schemas import Readiness
 from serving.metrics import Metrics
-from serving.schemas import Readiness
 from serving.versions import Model
 
 

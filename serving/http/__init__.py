@@ -1,0 +1,1 @@
+"""The HTTP side: connections, who may come in, what clients send, how errors are told, and the endpoints."""
