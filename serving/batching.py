@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from serving.metrics import Metrics
 from serving.problems import Overloaded
+from serving.tracing import TRACEPARENT
 
 Row = NDArray[np.uint8] | NDArray[np.int32]
-Predict = Callable[[Sequence[Row], float], Awaitable[NDArray[np.float32]]]
-"""(n rows, timeout in seconds) → float32 [n, labels]."""
+Predict = Callable[[Sequence[Row], float, str | None], Awaitable[NDArray[np.float32]]]
+"""(n rows, timeout in seconds, traceparent) → float32 [n, labels]."""
 
 MAX_IN_FLIGHT = 2
 """Calls to the model server at once: one computes while the next one's bytes travel."""
@@ -30,6 +31,7 @@ class _Waiting:
     deadline: float
     answer: asyncio.Future[NDArray[np.float32]]
     since: float = field(default_factory=perf_counter)
+    traceparent: str | None = field(default_factory=TRACEPARENT.get)
 
 
 class Batcher:
@@ -95,9 +97,11 @@ class Batcher:
             self._metrics.stage_seconds.labels(self._model, "queue").observe(sent - waiting.since)
         self._metrics.batch_rows.labels(self._model).observe(len(batch))
         timeout = max(waiting.deadline for waiting in batch) - asyncio.get_running_loop().time()
+        # a call has one parent: of many requests in a batch it is the first that came with one
+        traceparent = next((waiting.traceparent for waiting in batch if waiting.traceparent), None)
         try:
             with self._metrics.stage(self._model, "predict"):
-                answers = await self._predict([waiting.row for waiting in batch], timeout)
+                answers = await self._predict([waiting.row for waiting in batch], timeout, traceparent)
         except Exception as error:  # noqa: BLE001  # whatever it is, it belongs to those who wait for it
             for waiting in batch:
                 if not waiting.answer.done():

@@ -156,18 +156,25 @@ class ModelServer:
         input_name: str,
         output_name: str,
         timeout: float,  # noqa: ASYNC109
+        traceparent: str | None = None,
     ) -> NDArray[np.float32]:
         """A batch [n, …] through one version → its output, float32 [n, labels]."""
         request = PredictRequest(model_spec=_spec(model, version), output_filter=[output_name])
         tensor = request.inputs[input_name]
         tensor.CopyFrom(_tensor(WIRE_DTYPES[batch.dtype], batch.shape))
         tensor.tensor_content = batch.tobytes()
-        response = await self._predict(request, timeout)
+        response = await self._predict(request, timeout, traceparent)
         return _floats(response.outputs[output_name], rows=len(batch))
 
-    async def _predict(self, request: PredictRequest, timeout: float) -> PredictResponse:  # noqa: ASYNC109
+    async def _predict(
+        self,
+        request: PredictRequest,
+        timeout: float,  # noqa: ASYNC109
+        traceparent: str | None = None,
+    ) -> PredictResponse:
+        metadata = (("traceparent", traceparent),) if traceparent else None
         with self._problems():
-            response: PredictResponse = await self._prediction.Predict(request, timeout=timeout)
+            response: PredictResponse = await self._prediction.Predict(request, timeout=timeout, metadata=metadata)
         served = response.model_spec.version.value
         if served != request.model_spec.version.value:
             raise Refused(f"version {request.model_spec.version.value} was asked and version {served} answered")

@@ -246,7 +246,11 @@ class Model:
         )
         rows = await asyncio.to_thread(prepare_golden_examples, contract, preprocessor)
 
-        async def predict(rows: Sequence[Row], timeout: float) -> NDArray[np.float32]:  # noqa: ASYNC109  # gRPC's own deadline
+        async def predict(
+            rows: Sequence[Row],
+            timeout: float,  # noqa: ASYNC109  # gRPC's own deadline
+            traceparent: str | None = None,
+        ) -> NDArray[np.float32]:
             answers = await self._server.predict(
                 self.name,
                 number,
@@ -254,6 +258,7 @@ class Model:
                 input_name=contract.input.name,
                 output_name=contract.output.name,
                 timeout=timeout,
+                traceparent=traceparent,
             )
             if answers.shape[1] != len(contract.labels):
                 raise Refused(f"it gives {answers.shape[1]} probabilities for {len(contract.labels)} labels")

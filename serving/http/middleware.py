@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.metrics import Metrics
 from serving.problems import TooLarge
+from serving.tracing import TRACEPARENT
 
 logger = logging.getLogger("sightread.requests")
 
@@ -26,6 +27,8 @@ SECURITY_HEADERS = {
 """On every response; a page that needs more sets a policy of its own."""
 
 MAX_LOGGED_PATH = 200
+MAX_TRACEPARENT = 128
+TRACEPARENT_LINE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
 
 class RequestRecord:
@@ -48,6 +51,8 @@ class RequestRecord:
         request_id = sent_id if ACCEPTABLE_ID.fullmatch(sent_id) else uuid4().hex
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
+        traceparent = headers.get("traceparent", "")[:MAX_TRACEPARENT]
+        TRACEPARENT.set(traceparent if TRACEPARENT_LINE.fullmatch(traceparent) else None)
         status = 0
 
         async def send_with_id(message: Message) -> None:
@@ -79,8 +84,8 @@ class RequestRecord:
                 fields |= {"model": model, "version": version}
             if client := state.get("client"):
                 fields["client"] = client
-            if traceparent := headers.get("traceparent"):
-                fields["traceparent"] = traceparent[:128]
+            if traceparent:
+                fields["traceparent"] = traceparent
             logger.info("request", extra=fields)
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from serving.batching import MAX_IN_FLIGHT, Batcher, Row
 from serving.metrics import Metrics
 from serving.problems import Overloaded, Unavailable
+from serving.tracing import TRACEPARENT
 
 FAR = 1e9
 
@@ -19,12 +20,19 @@ class Server:
 
     def __init__(self) -> None:
         self.calls: list[int] = []
+        self.traceparents: list[str | None] = []
         self.open = asyncio.Event()
         self.open.set()
         self.trouble: Exception | None = None
 
-    async def predict(self, rows: Sequence[Row], timeout: float) -> NDArray[np.float32]:  # noqa: ASYNC109
+    async def predict(
+        self,
+        rows: Sequence[Row],
+        timeout: float,  # noqa: ASYNC109
+        traceparent: str | None,
+    ) -> NDArray[np.float32]:
         self.calls.append(len(rows))
+        self.traceparents.append(traceparent)
         assert timeout > 0
         await self.open.wait()
         if self.trouble:
@@ -143,5 +151,21 @@ def test_trouble_reaches_everybody_in_the_batch_and_nobody_after_it() -> None:
         assert all(isinstance(outcome, Unavailable) for outcome in outcomes)
         server.trouble = None
         assert (await queue.submit(row(5), deadline=FAR)).tolist() == [5]
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_carries_the_first_trace_context_among_its_requests() -> None:
+    async def scenario() -> None:
+        server = Server()
+        queue = batcher(server)
+
+        async def ask(traceparent: str | None) -> None:
+            TRACEPARENT.set(traceparent)
+            await queue.submit(row(1), deadline=FAR)
+
+        await asyncio.gather(ask(None), ask("00-a-b-01"), ask("00-c-d-01"))
+        await ask(None)
+        assert server.traceparents == ["00-a-b-01", None]
 
     asyncio.run(scenario())
