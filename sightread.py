@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from importlib import metadata
 
 COMMANDS = {
     "serve": ("serving.__main__", "answer POST /classify-image and /classify-text"),
@@ -17,6 +18,9 @@ COMMANDS = {
 def main() -> int:
     """Run a command; its exit code: 0 done, 1 it failed, 2 it was called wrongly."""
     name, *arguments = sys.argv[1:] or ["--help"]
+    if name == "--version":
+        print(metadata.version("sightread"))  # noqa: T201
+        return 0
     if name in COMMANDS:
         module = importlib.import_module(COMMANDS[name][0])
         return int(module.main(arguments))

@@ -29,7 +29,12 @@ def fuzz(name: str, seeds: Sequence[bytes], target: Callable[[bytes], None], wor
     option = parser.add_argument
     option("what", nargs="?", default="60", help="for how many seconds, or a file to run once (%(default)s)")
     option("--input-seconds", type=int, default=5, help="an input that takes longer is a finding (%(default)s)")
-    option("--megabytes", type=int, default=1024, help="more memory in use is a finding (%(default)s)")
+    option(
+        "--megabytes",
+        type=int,
+        default=1024,
+        help="more memory than at the start by so much is a finding (%(default)s)",
+    )
     option("--seed", type=int, default=0, help="where the luck starts; 0: anywhere (%(default)s)")
     option("--fresh", action="store_true", help="start from the seeds alone, and keep nothing")
     arguments = parser.parse_args()
@@ -50,10 +55,12 @@ def fuzz(name: str, seeds: Sequence[bytes], target: Callable[[bytes], None], wor
         (start / sha256(seed).hexdigest()[:16]).write_bytes(seed)
     dictionary = HERE / "corpus" / f"{name}.dict"
     dictionary.write_text("".join(f'"{_escaped(word)}"\n' for word in words))
+    # the system hands the parent's peak on to a process that it starts, and libFuzzer looks at the peak
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     flags = [
         f"-max_total_time={arguments.what}",
         f"-timeout={arguments.input_seconds}",
-        f"-rss_limit_mb={arguments.megabytes}",
+        f"-rss_limit_mb={peak + arguments.megabytes}",
         f"-seed={arguments.seed}",
         f"-max_len={LONGEST_INPUT}",
         f"-artifact_prefix={findings}/",

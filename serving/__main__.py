@@ -1,5 +1,6 @@
 """`sightread serve`: the gateway, and a local model server behind it where no model server is named."""
 
+import errno
 import os
 import resource
 import signal
@@ -84,6 +85,7 @@ def _check_files(settings: Settings) -> None:
 def _serve(settings: Settings) -> int:
     # also before and after the server has its own handlers, either signal is a request to stop
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _hang_up_is_terminate()
     server: LocalModelServer | None = None
     try:
         with ExitStack() as stack:
@@ -117,11 +119,12 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
             listener.bind((host, port))
             listener.listen(BACKLOG)
         except OSError as error:
-            raise Failure(
-                f"cannot listen on {host}:{port} ({error.strerror}): stop what uses it, or choose another port "
-                "(--port, SIGHTREAD_PORT)",
-                FAILED,
-            ) from error
+            what_to_do = (
+                "stop what uses it, or choose another port (--port, SIGHTREAD_PORT)"
+                if error.errno == errno.EADDRINUSE
+                else "choose another address (--host, SIGHTREAD_HOST) or port (--port, SIGHTREAD_PORT)"
+            )
+            raise Failure(f"cannot listen on {host}:{port} ({error.strerror}): {what_to_do}", FAILED) from error
         listener.set_inheritable(True)
         yield listener
 
@@ -134,7 +137,14 @@ def _run(settings: Settings, listener: socket.socket, stack: ExitStack) -> None:
         return
     os.environ |= settings.environment()
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="sightread-"))
-    Multiprocess(_config("serving.app:create_worker_app", settings), sockets=[listener]).run()
+    supervisor = Multiprocess(_config("serving.app:create_worker_app", settings), sockets=[listener])
+    _hang_up_is_terminate()  # it took the signal to restart its workers
+    supervisor.run()
+
+
+def _hang_up_is_terminate() -> None:
+    """Who closes the terminal wants it gone."""
+    signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
 
 
 def _config(app: FastAPI | str, settings: Settings) -> uvicorn.Config:

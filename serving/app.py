@@ -1,7 +1,10 @@
 """The gateway, put together. This is the only place where its parts meet."""
 
 import asyncio
+import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -83,7 +86,7 @@ def create_app(settings: Settings) -> FastAPI:
                 rate=settings.rate_limit,
                 concurrency=settings.max_concurrency,
             ),
-            Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
+            Middleware(BodyLimit, max_bytes=settings.max_body_bytes, max_held=settings.max_held_bytes),
         ],
     )
     install_error_handlers(app)
@@ -121,4 +124,12 @@ def create_worker_app() -> FastAPI:
     """The application of one worker process of several: its settings come through the environment."""
     settings = Settings()
     configure_logging(settings.log_format, settings.log_level)
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=_stop_after, args=(parent,), daemon=True).start()
     return create_app(settings)
+
+
+def _stop_after(parent: multiprocessing.process.BaseProcess) -> None:
+    """A worker whose parent was killed would hold its port for ever."""
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.metrics import Metrics
-from serving.problems import Overloaded
+from serving.model_server import Refused
+from serving.problems import Overloaded, Unavailable
 from serving.tracing import TRACEPARENT
 
 Row = NDArray[np.uint8] | NDArray[np.int32]
@@ -102,11 +103,21 @@ class Batcher:
         try:
             with self._metrics.stage(self._model, "predict"):
                 answers = await self._predict([waiting.row for waiting in batch], timeout, traceparent)
+        except Refused as refused:
+            self._fail(batch, Unavailable(f"{self._model} could not answer: {refused}.", retry_after=1))
+            return
+        except asyncio.CancelledError:
+            self._fail(batch, Unavailable(f"{self._model} is being closed.", retry_after=1))
+            raise
         except Exception as error:  # noqa: BLE001  # whatever it is, it belongs to those who wait for it
-            for waiting in batch:
-                if not waiting.answer.done():
-                    waiting.answer.set_exception(error)
+            self._fail(batch, error)
             return
         for waiting, answer in zip(batch, answers, strict=True):
             if not waiting.answer.done():
                 waiting.answer.set_result(answer)
+
+    @staticmethod
+    def _fail(batch: Sequence[_Waiting], error: Exception) -> None:
+        for waiting in batch:
+            if not waiting.answer.done():
+                waiting.answer.set_exception(error)

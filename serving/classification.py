@@ -69,8 +69,11 @@ class Classifier:
             try:
                 return Classification(chosen, await self._classify_all(chosen, items, deadline, top_k))
             except UnknownVersion:
-                if version is not None or label is not None:
+                if version is not None:
                     raise
+                if label is not None:
+                    chosen = await self.model.choose(label=label, anew=True)
+                    continue
                 # unloaded between the choice and the call: whoever named no version gets the one that took over
                 chosen = await self.model.replace(chosen)
         raise Unavailable(f"The versions of {self.model.name} change too fast.", retry_after=1)
@@ -95,6 +98,8 @@ class Classifier:
         except Problem as problem:
             return problem
         probabilities = await version.batcher.submit(row, deadline=deadline)
+        if not np.isfinite(probabilities).all():
+            return Unavailable(f"{self.model.name} has no answer to this: its probabilities are not numbers.")
         return _answer(version.contract.labels, probabilities, top_k) | remarks
 
     async def _prepare(self, preprocessor: Preprocessor, raw: bytes | str) -> tuple[Row, dict[str, Any]]:

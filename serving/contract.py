@@ -6,7 +6,7 @@ from it everything it must know: there is no other place in which a number of th
 
 from typing import Annotated, Any, Literal, Self
 
-from annotated_types import Ge, Le, Len
+from annotated_types import Ge, Gt, Le, Len
 from pydantic import (
     AwareDatetime,
     Base64Bytes,
@@ -94,7 +94,7 @@ class GoldenExample(Part):
 class Golden(Part):
     """The examples on which a version proves itself, and how far a probability may be from training's."""
 
-    tolerance: PositiveFloat = 0.02
+    tolerance: Annotated[float, Gt(0), Le(0.1)] = 0.02
     examples: Annotated[list[GoldenExample], Len(8)]
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import random
+import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -43,8 +45,13 @@ CHANNEL_OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
 WIRE_DTYPES = {np.dtype(np.uint8): DT_UINT8, np.dtype(np.int32): DT_INT32}
-QUEUE_FULL = "queue"
+QUEUE_FULL = re.compile(r"queue .*\bfull\b")
 """In the text of UNAVAILABLE when TensorFlow Serving's batching queue is full; a dead channel's text lacks it."""
+GONE = re.compile(r"Servable not found|Could not find any versions|Could not find version")
+"""In the text of NOT_FOUND when it speaks of a version; a kernel's own NOT_FOUND speaks of something else."""
+MERGED = "padding is turned off"
+"""In the text of FAILED_PRECONDITION when server-side batching merged two calls of texts of different lengths."""
+ATTEMPTS = 3
 
 
 class Refused(Exception):
@@ -163,8 +170,24 @@ class ModelServer:
         tensor = request.inputs[input_name]
         tensor.CopyFrom(_tensor(WIRE_DTYPES[batch.dtype], batch.shape))
         tensor.tensor_content = batch.tobytes()
-        response = await self._predict(request, timeout, traceparent)
+        response = await self._predict_again(request, timeout, traceparent)
         return _floats(response.outputs[output_name], rows=len(batch))
+
+    async def _predict_again(self, request: PredictRequest, timeout: float, traceparent: str | None) -> PredictResponse:  # noqa: ASYNC109
+        """Once more where that can help: a prediction changes nothing. Never where the server said that it is full."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return await self._predict(request, deadline - loop.time(), traceparent)
+            except Unavailable:
+                if attempt > 1:  # two servers of many may be gone, or the only one
+                    raise
+            except Refused as refused:
+                if MERGED not in str(refused) or attempt == ATTEMPTS:
+                    raise
+                await asyncio.sleep(random.uniform(0, 0.02))  # noqa: S311  # so as not to meet the same call again
+        raise AssertionError("the last attempt returns or raises")
 
     async def _predict(
         self,
@@ -194,11 +217,18 @@ class ModelServer:
                 return DeadlineExceeded("The model server did not answer within the deadline.")
             case grpc.StatusCode.RESOURCE_EXHAUSTED:
                 return Overloaded("The model server is full.", retry_after=1)
-            case grpc.StatusCode.UNAVAILABLE if QUEUE_FULL in details:
+            case grpc.StatusCode.UNAVAILABLE if QUEUE_FULL.search(details):
                 return Overloaded("The model server's queue is full.", retry_after=1)
-            case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
+            case (
+                grpc.StatusCode.UNAVAILABLE
+                | grpc.StatusCode.CANCELLED
+                | grpc.StatusCode.INTERNAL
+                | grpc.StatusCode.UNKNOWN
+                | grpc.StatusCode.ABORTED
+            ):
+                # all of these are how a connection that breaks in the middle of a call looks from here
                 return Unavailable(f"The model server at {self.target} cannot be reached.", retry_after=1)
-            case grpc.StatusCode.NOT_FOUND:
+            case grpc.StatusCode.NOT_FOUND if GONE.search(details):
                 return UnknownVersion(f"The model server answers: {details}.")
             case code:
                 return Refused(f"the model server answers {code.name}: {details}")

@@ -1,7 +1,7 @@
 """What can go wrong with a request, as one small family: each problem owns its HTTP status.
 
-They are rendered as `application/problem+json` (RFC 9457). The `type` is a relative reference that the service
-itself answers, so that a client can tell two problems of one status apart without reading prose.
+They are rendered as `application/problem+json` (RFC 9457). The `type` is a relative reference that names the kind, so
+that a client can tell two problems of one status apart without reading prose; it leads nowhere.
 """
 
 import json

@@ -1,7 +1,8 @@
 """The gateway's settings: environment variables with the prefix SIGHTREAD_, each also a flag of `sightread serve`."""
 
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import limits
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
@@ -48,6 +49,8 @@ class Settings(BaseSettings):
     """Time that accepted requests get to finish after SIGTERM."""
     max_body_bytes: PositiveInt = 32 * 1024 * 1024
     """Largest request body, counted while it streams in."""
+    max_held_bytes: PositiveInt = 256 * 1024 * 1024
+    """Most bytes of bodies at once, for each worker, until they are answered; beyond it 429."""
     max_pixels: PositiveInt = 50_000_000
     """Largest picture, width × height by its header."""
     max_text_characters: PositiveInt = 100_000
@@ -94,6 +97,26 @@ class Settings(BaseSettings):
     """Log lines for people (text) or machines (json); auto: text on a terminal, json elsewhere."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log lines to write."""
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _is_not_a_service_link(cls, port: Any) -> Any:
+        # Kubernetes tells every pod of a Service named sightread as SIGHTREAD_PORT=tcp://10.0.0.1:8080
+        return cls.model_fields["port"].default if str(port).startswith("tcp://") else port
+
+    @field_validator("model_server")
+    @classmethod
+    def _is_a_grpc_target(cls, target: str) -> str:
+        if target.startswith(("http://", "https://")):
+            raise ValueError("it takes a gRPC target such as tensorflow-serving:8500, without http://")
+        return target
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, networks: str) -> str:
+        for network in networks.split(",") if networks else ():
+            ip_network(network.strip())
+        return networks
 
     @field_validator("rate_limit")
     @classmethod

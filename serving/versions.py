@@ -39,6 +39,8 @@ class Version:
     contract: Contract
     preprocessor: Preprocessor
     batcher: Batcher
+    told: bytes
+    """Its contract as the server told it: another one under the same number is another version."""
 
 
 class Model:
@@ -54,6 +56,7 @@ class Model:
         self._metrics = metrics
         self._proven: dict[int, Version] = {}
         self._refused: dict[int, str] = {}
+        self._delayed: dict[int, str] = {}
         self._statuses: list[VersionStatus] = []
         self._trouble: str | None = "the model server has not been asked yet"
         self._labels: dict[str, tuple[int, float]] = {}
@@ -73,6 +76,12 @@ class Model:
             return self._trouble
         if self._refused:
             return "; ".join(f"version {number} was refused: {why}" for number, why in self._refused.items())
+        if self._delayed:
+            return "; ".join(
+                f"version {number} could not be proven yet: {why}" for number, why in self._delayed.items()
+            )
+        if ended := [status for status in self._statuses if status.error]:
+            return "; ".join(f"version {status.version} could not be loaded: {status.error}" for status in ended)
         return "no version is ready yet"
 
     def describe(self) -> dict[str, Any]:
@@ -93,19 +102,29 @@ class Model:
         if status.version in self._refused:
             return {"version": status.version, "state": "refused", "reason": self._refused[status.version]}
         if status.available:
-            return {"version": status.version, "state": "proving"}
+            reason = {"reason": self._delayed[status.version]} if status.version in self._delayed else {}
+            return {"version": status.version, "state": "proving", **reason}
         reason = {"reason": status.error} if status.error else {}
         return {"version": status.version, "state": status.state.lower(), **reason}
 
-    async def choose(self, version: int | None = None, label: str | None = None) -> Version:
+    async def choose(self, version: int | None = None, label: str | None = None, *, anew: bool = False) -> Version:
         """The version that a request asks for, or the current one.
+
+        Args:
+            version: its number, or None.
+            label: a version label, or None.
+            anew: the label is asked for again, for the version that it named a moment ago is gone.
 
         Raises:
             UnknownVersion: it does not exist, or did not prove itself.
             Unavailable: none is ready.
         """
         if label is not None:
+            if anew:
+                self._labels.pop(label, None)
             version = await self._labelled(label)
+            if version not in self._proven and version not in self._refused:
+                await self.look()  # the label was quicker than the poll
         if version is None:
             return self.current or self._unavailable()
         if version in self._proven:
@@ -168,8 +187,8 @@ class Model:
         except UnknownVersion:
             self._statuses = []
             self._trouble = f"the model server has no model {self.name!r}"
-        except Overloaded:
-            return  # busy answering: what was true at the last look still is
+        except (Overloaded, DeadlineExceeded):
+            return  # busy: what was true at the last look still is
         except Refused as refused:
             self._lost(f"the model server's status cannot be had: {refused}")
             return
@@ -179,15 +198,26 @@ class Model:
         else:
             self._trouble = None
         available = {status.version for status in self._statuses if status.available}
+        self._forget([number for number in self._proven.keys() & available if await self._is_another(number)])
         # in this order: who asks while the new one proves itself is not told that there is none
         for number in sorted(available - self._proven.keys() - self._refused.keys(), reverse=True):
             await self._admit(number)
         self._forget([known for known in [*self._proven, *self._refused] if known not in available])
+        self._delayed = {number: why for number, why in self._delayed.items() if number in available}
+
+    async def _is_another(self, number: int) -> bool:
+        """Whether what the server has under a proven version's number is no longer that version."""
+        try:
+            return await self._server.contract(self.name, number, timeout=STATUS_SECONDS) != self._proven[number].told
+        except Problem:
+            return False  # says nothing of the version
+        except Refused:
+            return True
 
     async def _ask(self) -> list[VersionStatus]:
         try:
             return await self._server.versions(self.name, timeout=STATUS_SECONDS)
-        except (Unavailable, DeadlineExceeded):
+        except Unavailable:
             # one lost call may be one lost server of many
             return await self._server.versions(self.name, timeout=STATUS_SECONDS)
 
@@ -196,7 +226,7 @@ class Model:
         if self._trouble is None:
             logger.error("%s takes no traffic: %s", self.name, why)
         elif why != self._trouble:
-            logger.info("%s waits: %s", self.name, why)
+            logger.info("%s waits for the model server: %s yet", self.name, why)
         self._trouble = why
         self._statuses = []
         self._forget([*self._proven, *self._refused])
@@ -217,14 +247,18 @@ class Model:
                 version = await self._prove(number)
         except (Unavailable, Overloaded, DeadlineExceeded, UnknownVersion) as problem:
             # says nothing of the version: the next look tries again
-            logger.warning("%s: version %d could not be proven yet: %s", self.name, number, problem.detail)
+            if self._delayed.get(number) != problem.detail:
+                logger.warning("%s: version %d could not be proven yet: %s", self.name, number, problem.detail)
+            self._delayed[number] = problem.detail
         except (Unproven, Refused, ValueError) as error:
             self._refused[number] = _one_line(error)
+            self._delayed.pop(number, None)
             self._metrics.proof_failures.labels(self.name, number).inc()
             self._metrics.version_proven.labels(self.name, number).set(0)
             logger.error("%s: version %d takes no traffic: %s", self.name, number, self._refused[number])  # noqa: TRY400  # the sentence says it all
         else:
             self._proven[number] = version
+            self._delayed.pop(number, None)
             self._metrics.version_proven.labels(self.name, number).set(1)
             logger.info(
                 "%s: version %d proved itself on %d golden examples in %.2f s and takes traffic",
@@ -272,9 +306,11 @@ class Model:
             metrics=self._metrics,
         )
         size = self._settings.max_batch_size
-        answers = [await predict(rows[at : at + size], PROOF_SECONDS) for at in range(0, len(rows), size)]
-        compare_golden_answers(contract, np.concatenate(answers))
-        return Version(number, contract, preprocessor, batcher)
+        # the largest batch that traffic will make: the server may take fewer rows than we were told
+        full = [rows[at % len(rows)] for at in range(max(size, len(rows)))]
+        answers = [await predict(full[at : at + size], PROOF_SECONDS) for at in range(0, len(full), size)]
+        compare_golden_answers(contract, np.concatenate(answers)[: len(rows)])
+        return Version(number, contract, preprocessor, batcher, told)
 
 
 def _one_line(error: Exception) -> str:

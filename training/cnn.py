@@ -12,7 +12,7 @@ from training import evaluation, golden, history
 from training.config import CnnConfig
 from training.data import Dataset, cifar10
 from training.export import check_repository, publish
-from training.files import write_whole
+from training.files import check_folder, write_whole
 from training.provenance import provenance
 from training.terminal import heading, say, summary
 
@@ -29,6 +29,7 @@ def run(config: CnnConfig) -> None:
         TrainingProblem: a foreseeable failure; nothing was published.
     """
     check_repository(config.models, config.name)
+    check_folder(config.results)
     keras.utils.set_random_seed(config.seed)
 
     heading("Data")

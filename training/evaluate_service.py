@@ -32,13 +32,15 @@ class EvaluateConfig(BaseSettings):
     )
 
     what: CliPositionalArg[Literal["image", "text"]]
-    """CIFAR-10's test pictures, or IMDB's test texts."""
+    """`image` for CIFAR-10's test pictures, `text` for IMDB's test texts."""
     data: Path | None = None
     """CIFAR-10's folder cifar-10-batches-py, or IMDB's aclImdb. [default: download it]"""
     url: str = "http://127.0.0.1:8080"
     """Where the service is."""
     version: PositiveInt | None = None
     """The model version to ask. [default: the one in service]"""
+    api_key: str = ""
+    """The key that opens the service, where it wants one."""
     connections: PositiveInt = 32
     """Requests at once."""
 
@@ -53,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
         config = CliApp.run(EvaluateConfig, cli_args=list(arguments))
     except ValidationError as error:
         for fault in error.errors():
-            _complain(f"--{'.'.join(map(str, fault['loc']))}: {fault['msg']}")
+            _complain(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}")
         return WRONG_FLAGS
     try:
         examples, labels = _test_set(config)
@@ -94,7 +96,8 @@ async def ask_all(config: EvaluateConfig, examples: Examples) -> list[tuple[str,
         Unanswered: the service cannot be reached, or it refuses.
     """
     limits = httpx.Limits(max_connections=config.connections)
-    async with httpx.AsyncClient(base_url=config.url, limits=limits, timeout=60) as client:
+    headers = {"X-API-Key": config.api_key} if config.api_key else {}
+    async with httpx.AsyncClient(base_url=config.url, limits=limits, timeout=60, headers=headers) as client:
         await _ask(client, config, examples.inputs[0])  # no progress bar for a service that is not there
         gate = asyncio.Semaphore(config.connections)
         progress = tqdm(total=len(examples), unit=" requests", disable=not sys.stderr.isatty())

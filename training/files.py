@@ -1,6 +1,20 @@
 """Files that are whole or not there."""
 
+import os
 from pathlib import Path
+
+from training.problems import ResultsProblem
+
+
+def check_folder(folder: Path) -> None:
+    """Whether results could be written there, asked without writing: best before hours of training.
+
+    Raises:
+        ResultsProblem: they could not.
+    """
+    nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise ResultsProblem(f"{nearest} is no folder that can be written: choose another one with --output.")
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -16,7 +16,7 @@ from training import evaluation, golden, history
 from training.config import LstmConfig
 from training.data import Dataset, Examples, imdb, table
 from training.export import check_repository, publish
-from training.files import write_whole
+from training.files import check_folder, write_whole
 from training.problems import DataProblem
 from training.provenance import provenance
 from training.terminal import heading, say, summary
@@ -41,6 +41,7 @@ def run(config: LstmConfig) -> None:
         TrainingProblem: a foreseeable failure; nothing was published.
     """
     check_repository(config.models, config.name)
+    check_folder(config.results)
     keras.utils.set_random_seed(config.seed)
 
     heading("Data")

@@ -15,3 +15,7 @@ class RepositoryProblem(TrainingProblem):
 
 class GoldenDisagreement(TrainingProblem):
     """The exported copy does not answer the golden examples as training did: it was not published."""
+
+
+class ResultsProblem(TrainingProblem):
+    """The folder for what is not the model cannot be written."""

@@ -115,5 +115,5 @@ def main(arguments: list[str]) -> int:
     if LINE.fullmatch(line) is None:
         print(f"sightread key: {name!r} is not a name: letters, digits and . @ _ -", file=sys.stderr)  # noqa: T201
         return 2
-    print(f"key   {key}\nline  {line}")  # noqa: T201
+    print(f"for its holder:\n{key}\n\nfor the file:\n{line}")  # noqa: T201
     return 0

@@ -13,6 +13,9 @@ from serving.settings import Settings
 logger = logging.getLogger("sightread.connections")
 
 
+LINGER_SECONDS = 2.0
+
+
 class LimitedConnection(HttpToolsProtocol):
     """A connection of the HTTP server, which itself limits none of this.
 
@@ -84,7 +87,15 @@ class LimitedConnection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self._idle_since = self.loop.time()
+        if self.cycle.more_body:
+            # answered before its body had come: what still trickles in must not hold the connection; but who is still
+            # sending gets a moment to read the answer
+            self.loop.call_later(LINGER_SECONDS, self._close_after, self.cycle)
         super().on_response_complete()
+
+    def _close_after(self, cycle: object) -> None:
+        if self.cycle is cycle:
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()

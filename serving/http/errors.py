@@ -1,6 +1,5 @@
 """Every error as `application/problem+json` (RFC 9457), whoever raised it, and how OpenAPI tells of them."""
 
-import logging
 from http import HTTPStatus
 from typing import Any
 
@@ -14,15 +13,12 @@ from serving.http.requests import LONGEST_NAME
 from serving.http.schemas import ProblemDocument
 from serving.problems import (
     BadRequest,
-    InternalError,
     MethodNotAllowed,
     NotFound,
     Problem,
     TooLarge,
     UnsupportedMediaType,
 )
-
-logger = logging.getLogger("sightread.errors")
 
 PROBLEM_TYPE = "application/problem+json"
 
@@ -57,7 +53,7 @@ def documented(*examples: Problem) -> dict[int | str, dict[str, Any]]:
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Let every error of an application end as a problem document."""
+    """Let every error of an application end as a problem document; a defect is the middleware's to tell."""
 
     @app.exception_handler(Problem)
     async def on_problem(request: Request, problem: Problem) -> Response:
@@ -91,11 +87,6 @@ def install_error_handlers(app: FastAPI) -> None:
     async def on_disconnect(request: Request, _: ClientDisconnect) -> Response:
         # nobody reads it; the log line gets a status that is not ours to blame
         return problem_response(request, BadRequest("The connection was closed before the body had come."))
-
-    @app.exception_handler(Exception)
-    async def on_defect(request: Request, error: Exception) -> Response:
-        logger.error("defect", exc_info=error, extra={"request_id": request.state.request_id})
-        return problem_response(request, InternalError("This is a defect of the service; its log knows the request."))
 
     _let_openapi_tell_of_problems(app)
 

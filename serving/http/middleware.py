@@ -6,13 +6,16 @@ from time import perf_counter
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.http.errors import problem_response
 from serving.metrics import Metrics
-from serving.problems import TooLarge
+from serving.problems import InternalError, Overloaded, TooLarge
 from serving.tracing import TRACEPARENT
 
 logger = logging.getLogger("sightread.requests")
+defects = logging.getLogger("sightread.defects")
 
 ACCEPTABLE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 """What of a client's request id may go into our logs and headers."""
@@ -68,6 +71,12 @@ class RequestRecord:
         try:
             with self._metrics.in_flight.track_inprogress():
                 await self._app(scope, receive, send_with_id)
+        except Exception as error:
+            if status:
+                raise
+            defects.error("defect", exc_info=error, extra={"request_id": request_id})
+            problem = InternalError("This is a defect of the service; its log knows the request.")
+            await problem_response(Request(scope), problem)(scope, receive, send_with_id)
         finally:
             seconds = perf_counter() - start
             model, version = state.get("model", ""), state.get("version", "")
@@ -90,11 +99,19 @@ class RequestRecord:
 
 
 class BodyLimit:
-    """Refuses a body over the limit: by its announced length at once, else when that many bytes have come."""
+    """Refuses a body over the limit: by its announced length at once, else when that many bytes have come.
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+    Args:
+        app: what is guarded.
+        max_bytes: of one body.
+        max_held: of all bodies together that came and are not answered yet.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int, max_held: int) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._max_held = max_held
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -109,12 +126,19 @@ class BodyLimit:
             if too_long:
                 raise self._too_large()
             message = await receive()
-            received += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            received += size
+            self._held += size
             if received > self._max_bytes:
                 raise self._too_large()
+            if self._held > self._max_held:
+                raise Overloaded(f"{self._max_held:,} bytes of bodies wait to be answered already.", retry_after=1)
             return message
 
-        await self._app(scope, receive_within_limit, send)
+        try:
+            await self._app(scope, receive_within_limit, send)
+        finally:
+            self._held -= received
 
     def _too_large(self) -> TooLarge:
         return TooLarge(f"The body has more than {self._max_bytes:,} bytes. Send a smaller one, or fewer items.")

@@ -61,10 +61,13 @@ def gateway(log: Path, *flags: str, environment: dict[str, str] | None = None) -
 
 
 @contextmanager
-def model_server(log: Path, repository: Path, *, address: str = "127.0.0.1:0") -> Iterator[Service]:
+def model_server(
+    log: Path, repository: Path, *, address: str = "127.0.0.1:0", flags: tuple[str, ...] = ()
+) -> Iterator[Service]:
     """A local model server by itself; its `url` is its address."""
     command = [sys.executable, "-m", "serving.local_model_server", "--models", str(repository)]
-    with started([*command, "--address", address, "--poll-seconds", "0.2"], "listening on ", log) as service:
+    command += ["--address", address, "--poll-seconds", "0.2", *flags]
+    with started(command, "listening on ", log) as service:
         yield service
 
 

@@ -103,6 +103,20 @@ def test_a_body_that_never_ends_is_a_408(strict: Service) -> None:
     assert answer.startswith(b"HTTP/1.1 408 ")
 
 
+def test_a_body_that_trickles_after_its_answer_does_not_hold_the_connection(strict: Service) -> None:
+    with connect(strict) as connection:
+        connection.sendall(b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 404 ")
+        until = time.monotonic() + 20
+        try:
+            while time.monotonic() < until:
+                connection.sendall(b"x")
+                time.sleep(0.05)
+        except OSError:
+            pass  # it was let go
+        assert time.monotonic() < until
+
+
 def test_an_idle_connection_is_closed(strict: Service) -> None:
     with connect(strict) as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -91,12 +91,12 @@ def test_a_file_without_usable_keys_stops_the_start(tmp_path: Path, content: str
 
 def test_a_made_key_opens_the_service(tmp_path: Path, start_gateway: Start, capsys: pytest.CaptureFixture[str]) -> None:
     assert make_key(["carol"]) == 0
-    said = dict(row.split(maxsplit=1) for row in capsys.readouterr().out.splitlines())
-    assert said["key"] not in said["line"]
+    _, key, _, _, line_of_it = capsys.readouterr().out.splitlines()
+    assert key not in line_of_it
     keys = tmp_path / "keys"
-    keys.write_text(said["line"] + "\n")
+    keys.write_text(line_of_it + "\n")
     service = start_gateway(*NOWHERE, "--api-keys-file", str(keys))
-    assert ask(service, **{"X-API-Key": said["key"]}).status_code == 200
+    assert ask(service, **{"X-API-Key": key}).status_code == 200
     assert make_key(["no such: name"]) == 2
 
 
@@ -171,6 +171,7 @@ def test_every_response_has_the_security_headers(service: Service) -> None:
     ("flags", "said"),
     [
         (["--rate-limit", "often"], "rate-limit"),
+        (["--trusted-proxies", "foo"], "trusted-proxies"),
         (["--model-server-key", "key.pem"], "go together"),
         (["--model-server-certificate", "c.pem", "--model-server-key", "k.pem"], "model_server_ca"),
         (["--model-server-ca", "/nowhere/ca.pem"], "/nowhere/ca.pem"),

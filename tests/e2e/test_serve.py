@@ -13,8 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from serving.settings import Settings
 from tests.e2e.conftest import Start
-from tests.e2e.processes import PATIENCE
+from tests.e2e.processes import PATIENCE, Service
 from tests.e2e.tiny_models import picture
 
 PNG = {"Content-Type": "image/png"}
@@ -86,6 +87,16 @@ def test_a_model_server_that_ends_by_itself_ends_the_service_with_an_error(
     assert "the local model server ended by itself" in service.log.read_text()
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_closing_the_terminal_ends_it(start_gateway: Start, tmp_path: Path, workers: str) -> None:
+    marked = {"SIGHTREAD_TEST_SESSION": str(id(tmp_path))}
+    service = start_gateway("--model-server", "127.0.0.1:1", "--workers", workers, environment=marked)
+    assert service.get("/livez").status_code == 200
+    os.killpg(service.process.pid, signal.SIGHUP)
+    service.process.wait(30)
+    wait_until_gone(id(tmp_path))
+
+
 def test_a_signal_during_the_start_stops_it(repository: Path, start_gateway: Start) -> None:
     service = start_gateway("--models", str(repository))
     assert service.stop(signal.SIGTERM) == 0
@@ -133,6 +144,44 @@ def test_several_workers_share_the_port_and_add_up_their_metrics(repository: Pat
     os.killpg(service.process.pid, signal.SIGINT)
     assert service.process.wait(30) == 0
     wait_until_gone(id(repository))
+
+
+def test_workers_end_with_a_parent_that_was_killed(start_gateway: Start, tmp_path: Path) -> None:
+    marked = {"SIGHTREAD_TEST_SESSION": str(id(tmp_path))}
+    service = start_gateway("--model-server", "127.0.0.1:1", "--workers", "2", environment=marked)
+    assert service.get("/livez").status_code == 200
+    service.process.kill()
+    service.process.wait()
+    wait_until_gone(id(tmp_path))
+
+
+def test_a_worker_that_was_killed_is_replaced_and_counts_no_more(start_gateway: Start, tmp_path: Path) -> None:
+    marked = {"SIGHTREAD_TEST_SESSION": str(id(tmp_path))}
+    service = start_gateway("--model-server", "127.0.0.1:1", "--workers", "2", environment=marked)
+    host, port = service.url.removeprefix("http://").split(":")
+    held = [socket.create_connection((host, int(port))) for _ in range(10)]
+    for connection in held:
+        connection.sendall(b"POST /classify-text HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+    service.wait_for(lambda: in_flight(service) > 5)
+    for worker in processes_of_session(id(tmp_path)):
+        if b"spawn_main" in Path(f"/proc/{worker}/cmdline").read_bytes():
+            os.kill(worker, signal.SIGKILL)
+    service.wait_for(lambda: _answers(service) and in_flight(service) == 1)
+    for connection in held:
+        connection.close()
+
+
+def in_flight(service: Service) -> float:
+    """What the metrics say; the question itself is one."""
+    counted = re.search(r"^sightread_requests_in_flight (\S+)", service.get("/metrics").text, re.MULTILINE)
+    return float(counted[1]) if counted else 0.0
+
+
+def _answers(service: Service) -> bool:
+    try:
+        return service.get("/livez").status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def test_the_gateway_alone_is_small(start_gateway: Start) -> None:
@@ -191,6 +240,7 @@ def test_a_missing_model_repository_is_told_with_what_to_do(tmp_path: Path) -> N
         (["--port", "70000"], "--port"),
         (["--deadline-seconds", "0"], "--deadline-seconds"),
         (["--colour", "red"], "--colour"),
+        (["--model-server", "http://tensorflow-serving:8500"], "without http://"),
     ],
 )
 def test_a_wrong_flag_is_named(flags: list[str], said: str) -> None:
@@ -203,6 +253,10 @@ def test_a_wrong_flag_is_named(flags: list[str], said: str) -> None:
 def test_settings_come_from_the_environment(start_gateway: Start) -> None:
     service = start_gateway(environment={"SIGHTREAD_MODEL_SERVER": "127.0.0.1:1", "SIGHTREAD_IMAGE_MODEL": "resnet"})
     assert [model["name"] for model in service.get("/models").json()["models"]] == ["resnet", "lstm"]
+
+
+def test_a_kubernetes_service_of_the_same_name_does_not_change_the_port() -> None:
+    assert Settings.model_validate({"port": "tcp://10.0.0.1:8080"}).port == 8080
 
 
 def test_help_tells_every_command_and_flag() -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ def ask(service: Service, query: str = "") -> httpx.Response:
 
 
 @contextmanager
-def traffic(service: Service) -> Iterator[Counter[tuple[int, int]]]:
+def traffic(service: Service, query: str = "") -> Iterator[Counter[tuple[int, int]]]:
     """Ask all the time from four threads; count (status, version). A score that is not its version's fails."""
     seen: Counter[tuple[int, int]] = Counter()
     stop = threading.Event()
@@ -31,7 +32,7 @@ def traffic(service: Service) -> Iterator[Counter[tuple[int, int]]]:
     def client() -> None:
         with httpx.Client(base_url=service.url, timeout=30) as http:
             while not stop.is_set():
-                response = http.post("/classify-image", content=picture("red"), headers=PNG)
+                response = http.post(f"/classify-image{query}", content=picture("red"), headers=PNG)
                 version = 0
                 if response.status_code == 200:
                     version = response.json()["model"]["version"]
@@ -175,6 +176,54 @@ def test_a_label_that_moves_is_followed(
     assert ask(service, "?version_label=stable").json()["model"]["version"] == 1
     label(2)
     service.wait_for(lambda: ask(service, "?version_label=stable").json()["model"]["version"] == 2)
+
+
+def test_another_model_under_a_proven_number_has_to_prove_itself(
+    repository: Path, versions: Path, start_model_server: Start, start_gateway: Start
+) -> None:
+    # an empty folder beside it keeps the old one loaded while its own folder becomes another
+    (repository / "cnn" / "9").mkdir()
+    service = start_gateway("--model-server", start_model_server(repository).url, *QUICK)
+    service.wait_for(service.is_ready)
+    (repository / "cnn" / "1").rename(repository / "cnn" / ".old")
+    time.sleep(1)  # the server looks five times; nothing that it tells changes
+    put(versions / "cnn" / "3", repository / "cnn" / "1")
+    service.wait_for(lambda: service.log.read_text().count("cnn: version 1 proved itself") == 2)
+    assert ask(service).json()["score"] == pytest.approx(score(3), abs=1e-3)
+
+
+def test_a_server_that_takes_smaller_batches_than_ours_is_found_out_before_traffic(
+    repository: Path, start_model_server: Start, start_gateway: Start
+) -> None:
+    server = start_model_server(repository, flags=("--max-batch-size", "8"))
+    service = start_gateway("--model-server", server.url, *QUICK)
+    service.wait_for(lambda: "larger than maximum input batch size 8" in service.get("/readyz").text)
+    assert service.get("/readyz").status_code == 503
+    fitting = start_gateway("--model-server", server.url, "--max-batch-size", "8", *QUICK)
+    fitting.wait_for(fitting.is_ready)
+
+
+def test_a_label_that_moves_away_from_a_vanishing_version_loses_no_request(
+    repository: Path, versions: Path, start_model_server: Start, start_gateway: Start
+) -> None:
+    put(versions / "cnn" / "2", repository / "cnn" / "2")
+
+    def serve_only(version: int, *others: int) -> None:
+        kept = " ".join(f"versions: {number}" for number in (version, *others))
+        label = f'version_labels {{ key: "stable" value: {version} }}'
+        policy = f"model_version_policy {{ specific {{ {kept} }} }}"
+        beside = repository / "models.config.new"
+        beside.write_text(f'model_config_list {{ config {{ name: "cnn" base_path: "cnn" {policy} {label} }} }}')
+        beside.rename(repository / "models.config")
+
+    serve_only(1, 2)
+    service = start_gateway("--model-server", start_model_server(repository).url, "--text-model", "", *QUICK)
+    service.wait_for(lambda: ask(service, "?version=2").status_code == 200)
+    with traffic(service, "?version_label=stable") as seen:
+        service.wait_for(lambda: seen[200, 1] > 50)
+        serve_only(2)
+        service.wait_for(lambda: seen[200, 2] > 50)
+    assert set(seen) == {(200, 1), (200, 2)}
 
 
 def test_a_model_server_that_dies_is_a_503_and_one_that_returns_is_found(

@@ -61,7 +61,10 @@ def contracts(draw: st.DrawFn) -> dict[str, Any]:
         "labels": labels,
         "input": {"name": draw(names), **(image if kind == "image" else text)},
         "output": {"name": draw(names)},
-        "golden": {"tolerance": draw(st.floats(1e-6, 1)), "examples": draw(st.lists(example, min_size=8, max_size=9))},
+        "golden": {
+            "tolerance": draw(st.floats(1e-6, 0.1)),
+            "examples": draw(st.lists(example, min_size=8, max_size=9)),
+        },
         "calibration": {
             "temperature": draw(st.floats(0.1, 10)),
             "expected_calibration_error_before": draw(probabilities),

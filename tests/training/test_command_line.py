@@ -138,3 +138,13 @@ def test_a_stopped_job_says_so_and_leaves_nothing_half_written(
     assert "nothing was published" in rest[1]
     assert "Traceback" not in rest[1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_results_that_cannot_be_written_are_told_before_the_training(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    flags = ["--models", str(tmp_path / "models"), "--output", str(tmp_path / "file" / "runs")]
+    command = [sys.executable, "-m", "training", "lstm", "--data", "training/data/three_sentences.csv", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "--output" in done.stderr
+    assert "Fit" not in done.stdout

@@ -117,7 +117,9 @@ def _add(
             async with asyncio.timeout_at(deadline):
                 items = await read(request, max_items=settings.max_items)
         except TimeoutError:
-            raise RequestTimeout(f"The body took longer than {seconds:g} seconds to come.") from None
+            late = f"The body took longer than {seconds:g} seconds to come."
+            # a deadline of the client's own is no fault of its sending
+            raise (RequestTimeout if seconds == settings.deadline_seconds else DeadlineExceeded)(late) from None
         try:
             async with asyncio.timeout_at(deadline):
                 if options.explain:
