@@ -49,4 +49,4 @@ def configure_logging(style: Literal["auto", "text", "json"], level: str) -> Non
     warnings.filterwarnings("ignore", module="PIL")  # its remarks on odd files would be clients' to write
     logging.getLogger("asyncio").setLevel("WARNING")
     logging.getLogger("python_multipart").setLevel("ERROR")  # its warnings are clients' to cause
-    logging.getLogger("uvicorn").setLevel("WARNING")  # it would repeat what our own lines say
+    logging.getLogger("uvicorn").setLevel("ERROR")  # it would repeat what our own lines say, as often as clients like
