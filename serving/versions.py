@@ -206,7 +206,7 @@ class Model:
         self._delayed = {number: why for number, why in self._delayed.items() if number in available}
 
     async def _is_another(self, number: int) -> bool:
-        """Whether what the server has under a proven version's number is no longer that version."""
+        """Whether the server has another version under a proven one's number."""
         try:
             return await self._server.contract(self.name, number, timeout=STATUS_SECONDS) != self._proven[number].told
         except Problem:

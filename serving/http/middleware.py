@@ -101,6 +101,8 @@ class RequestRecord:
 class BodyLimit:
     """Refuses a body over the limit: by its announced length at once, else when that many bytes have come.
 
+    FastAPI's own limit stands around all other middleware: its refusals would have no id and no line in the log.
+
     Args:
         app: what is guarded.
         max_bytes: of one body.

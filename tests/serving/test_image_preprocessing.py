@@ -55,18 +55,8 @@ def test_every_format_of_the_allow_list_gives_about_the_same_pixels(kind: str, s
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_photo_is_turned_as_its_exif_orientation_says(orientation: int) -> None:
-    turned = {
-        1: None,
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }[orientation]
     upright = scene(640, 480)
-    stored = upright if turned is None else upright.transpose(turned)
+    stored = odd_pictures.turned(upright, orientation)
     exif = Image.Exif()
     exif[0x0112] = orientation
     off = prepare(encode(stored, "JPEG", exif=exif, quality=95)).astype(int) - prepare(encode(upright)).astype(int)
