@@ -156,7 +156,8 @@ def main() -> NoReturn:
     log.warning("the local model server is %s", _NOT_FOR_PRODUCTION)
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        # from a thread: the handler interrupts `stop.wait`, and may do so while that holds the event's lock
+        signal.signal(number, lambda *_: Thread(target=stop.set, daemon=True).start())
     if options.exit_with_parent:
         Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
     _serve(options, stop)
