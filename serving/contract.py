@@ -23,6 +23,14 @@ REQUEST = "request"
 """Name of the contract signature's input (string, [n])."""
 CONTRACT = "contract"
 """Name of the contract signature's output (string, [n]: the same JSON n times)."""
+EXPLAIN = "explain"
+"""Signature that tells why: the input of `serving_default` → ATTRIBUTION, LABEL and SCORE."""
+ATTRIBUTION = "attribution"
+"""What each pixel (float32 [n, height, width]) or token (float32 [n, length]) adds to SCORE; padding adds 0."""
+LABEL = "label"
+"""The most probable label, int64 [n]: the one that is explained."""
+SCORE = "score"
+"""By how much the label's logit exceeds that of an empty input, float32 [n]: what the attributions add up to."""
 
 Probability = Annotated[float, Ge(0), Le(1)]
 Side = Annotated[int, Ge(1), Le(4096)]
@@ -98,12 +106,24 @@ class Golden(Part):
     examples: Annotated[list[GoldenExample], Len(8)]
 
 
+class ReliabilityBin(Part):
+    """Test examples of like confidence: how many, how sure the model was on average, and how often it was right."""
+
+    examples: Annotated[int, Ge(0)]
+    confidence: Probability
+    accuracy: Probability
+
+
 class Calibration(Part):
-    """Temperature scaling (Guo et al., 2017): the graph divides the logits by `temperature` before the softmax."""
+    """Temperature scaling (Guo et al., 2017): the graph divides the logits by `temperature` before the softmax.
+
+    `reliability` are equal bins of confidence over [0, 1], after the scaling.
+    """
 
     temperature: PositiveFloat
     expected_calibration_error_before: Probability
     expected_calibration_error_after: Probability
+    reliability: list[ReliabilityBin] | None = None
 
 
 class LabelEvaluation(Part):
@@ -135,7 +155,11 @@ class Reference(Part):
 
 
 class Provenance(Part):
-    """Where the version comes from: enough to make it again."""
+    """Where the version comes from: enough to make it again.
+
+    `history` are the curves of the training, one number for each epoch. `forced` are the reasons for which the
+    version would not have been published without `--force`.
+    """
 
     trained_at: AwareDatetime
     commit: str | None = None
@@ -144,7 +168,10 @@ class Provenance(Part):
     data: str
     data_sha256: str
     training_seconds: PositiveFloat
+    machine: str | None = None
     config: dict[str, Any]
+    history: dict[str, list[float]] | None = None
+    forced: list[str] | None = None
 
 
 class Contract(Part):
