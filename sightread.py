@@ -8,6 +8,7 @@ COMMANDS = {
     "serve": ("serving.__main__", "answer POST /classify-image and /classify-text"),
     "key": ("serving.http.api_keys", "make an API key"),
     "train": ("training.__main__", "make a model: sightread train cnn, sightread train lstm"),
+    "models": ("training.models_command", "list, promote, roll back, prune and measure versions"),
     "evaluate": (
         "training.evaluate_service",
         "send a test set to a running service and tell how many answers are right",

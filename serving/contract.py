@@ -30,7 +30,7 @@ ATTRIBUTION = "attribution"
 LABEL = "label"
 """The most probable label, int64 [n]: the one that is explained."""
 SCORE = "score"
-"""By how much the label's logit exceeds that of an empty input, float32 [n]: what the attributions add up to."""
+"""By how much the label's log-odds exceed those of an empty input, float32 [n]: about the sum of the attributions."""
 
 Probability = Annotated[float, Ge(0), Le(1)]
 Side = Annotated[int, Ge(1), Le(4096)]

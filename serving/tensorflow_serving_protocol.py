@@ -14,7 +14,7 @@ from types import ModuleType
 
 
 @contextmanager
-def _bare_tensorflow() -> Iterator[None]:
+def bare_tensorflow() -> Iterator[None]:
     if "tensorflow" in sys.modules:
         yield
         return
@@ -31,7 +31,7 @@ def _bare_tensorflow() -> Iterator[None]:
             del sys.modules[name]
 
 
-with _bare_tensorflow():
+with bare_tensorflow():
     from tensorflow.core.framework.tensor_pb2 import TensorProto
     from tensorflow.core.framework.tensor_shape_pb2 import TensorShapeProto
     from tensorflow.core.framework.types_pb2 import DT_FLOAT, DT_INT32, DT_STRING, DT_UINT8

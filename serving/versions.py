@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Literal, NoReturn
@@ -27,6 +28,8 @@ PROOF_SECONDS = 60.0
 STATUS_SECONDS = 5.0
 EAGER_POLL_SECONDS = 0.1
 """Between two looks while no version is proven: the first one should not wait for a whole poll."""
+STABLE = "stable"
+"""The label of the version that answers when a request names none."""
 MAX_LABELS = 64
 """Labels are what clients say; only so many resolutions are remembered."""
 
@@ -60,11 +63,14 @@ class Model:
         self._statuses: list[VersionStatus] = []
         self._trouble: str | None = "the model server has not been asked yet"
         self._labels: dict[str, tuple[int, float]] = {}
+        self._stable: int | None = None
         self._looking = asyncio.Lock()
 
     @property
     def current(self) -> Version | None:
-        """The version that answers when a request names none: the latest proven one."""
+        """The version that answers when a request names none: the proven one labelled `stable`, or else the latest."""
+        if self._stable in self._proven:
+            return self._proven[self._stable]
         return self._proven[max(self._proven)] if self._proven else None
 
     @property
@@ -199,11 +205,36 @@ class Model:
             self._trouble = None
         available = {status.version for status in self._statuses if status.available}
         self._forget([number for number in self._proven.keys() & available if await self._is_another(number)])
+        if not await self._follow_stable(available):
+            return
         # in this order: who asks while the new one proves itself is not told that there is none
         for number in sorted(available - self._proven.keys() - self._refused.keys(), reverse=True):
             await self._admit(number)
         self._forget([known for known in [*self._proven, *self._refused] if known not in available])
         self._delayed = {number: why for number, why in self._delayed.items() if number in available}
+
+    async def _follow_stable(self, available: AbstractSet[int]) -> bool:
+        """Let the version that is labelled `stable` answer, once it has proved itself; until then all stays as it is.
+
+        Returns:
+            whether others may be proven now: not before the first one, while the labelled one may still be loading.
+        """
+        try:
+            number = await self._server.labelled(self.name, STABLE, timeout=STATUS_SECONDS)
+        except Refused:
+            self._stable = None  # there is no such label
+            return True
+        except UnknownVersion:
+            loading = any(status.state in {"START", "LOADING"} for status in self._statuses)
+            return self.current is not None or not loading
+        except Problem:
+            return True  # says nothing of the label
+        if number in available - self._proven.keys() - self._refused.keys():
+            await self._admit(number)
+        if number in self._proven and number != self._stable:
+            self._stable = number
+            logger.info("%s: version %d is labelled %s and answers", self.name, number, STABLE)
+        return True
 
     async def _is_another(self, number: int) -> bool:
         """Whether the server has another version under a proven one's number."""

@@ -1,25 +1,33 @@
-"""A small CNN on CIFAR-10, in order: data, model, fit, calibrate, evaluate, export."""
+"""A CNN on pictures, in order: data, model, fit, calibrate, evaluate, export."""
 
-import time
+from collections.abc import Iterator
+from types import ModuleType
 
 import keras
 import numpy as np
-from keras import layers
 from numpy.typing import NDArray
 
-from serving.contract import Contract, ImageInput, Output, Reference
-from training import evaluation, golden, history
+from serving.contract import EXPLAIN, Contract, ImageInput, Output, Reference
+from training import augmentation, evaluation, fitting, golden, history
+from training.checkpoint import Checkpoint, Progress
 from training.config import CnnConfig
-from training.data import Dataset, cifar10
-from training.export import check_repository, publish
-from training.files import check_folder, write_whole
+from training.data import Dataset, cifar10, left_out, pictures
+from training.explanation import explain_image
+from training.export import check_repository
+from training.files import check_folder
+from training.finish import finish
+from training.probabilities import calibrated
+from training.problems import DataProblem
 from training.provenance import provenance
-from training.terminal import heading, say, summary
+from training.recipes import cnn_accurate, cnn_seed
+from training.terminal import heading, say
 
+RECIPES: dict[str, ModuleType] = {"accurate": cnn_accurate, "seed": cnn_seed}
 GOLDEN_PICTURES = 10
 """Test pictures among the golden examples; five odd ones join them."""
-WARMUP_STEPS = 500
-"""Steps in which the learning rate rises from zero: at full rate the first ones kill many of the ReLUs for good."""
+PREDICTED_AT_ONCE = 500
+COMPARED = 100
+"""Held-out pictures that the exported graph has to answer as the network does."""
 
 
 def run(config: CnnConfig) -> None:
@@ -33,43 +41,44 @@ def run(config: CnnConfig) -> None:
     keras.utils.set_random_seed(config.seed)
 
     heading("Data")
-    name = config.dataset_name or "CIFAR-10"
-    data = cifar10.read(config.data, name=name, validation=config.validation, seed=config.seed)
+    data = read(config)
     say(data.described("pictures"))
 
     heading("Model")
-    network = build(data.train.inputs.shape[1:], len(data.labels))
+    network = RECIPES[config.recipe].build(data.train.inputs, len(data.labels))
     say(f"{network.count_params():,} parameters")
 
     heading("Fit")
-    started = time.monotonic()
-    curves = fit(network, data, config)
-    seconds = time.monotonic() - started
-    history.save(curves, config.results, title=f"{config.name}: {name}")
+    checkpoint = Checkpoint(config.results, {**config.recipe_of_model(), "data": data.sha256})
+    if config.restart:
+        checkpoint.remove()
+    progress = fit(network, data, config, checkpoint)
+    history.save(progress.history, config.results, title=f"{config.name}: {data.name}")
 
     heading("Calibrate")
     held_out = logits(network, data.validation.inputs)
-    temperature = evaluation.fit_temperature(held_out, data.validation.labels)
+    # what was learned by heart says nothing of how sure to be
+    temperature = 1.0 if data.seen else evaluation.fit_temperature(held_out, data.validation.labels)
     say(f"temperature {temperature:.3f}")
 
     heading("Evaluate")
     tested = logits(network, data.test.inputs)
     probabilities = evaluation.softmax(tested, temperature)
     verdict = evaluation.evaluate(probabilities, data.test.labels, labels=data.labels, dataset=data.judged_on)
-    write_whole(config.results / "evaluation.json", verdict.model_dump_json(indent=2).encode())
     for label in verdict.per_label:
         say(f"{label.label:12} precision {label.precision:.2f}  recall {label.recall:.2f}")
 
     heading("Export")
     height, width, channels = data.train.inputs.shape[1:]
     spec = ImageInput(name="image", height=height, width=width, channels=channels, fit="cover", filter="bicubic")
-    model = calibrated(network, temperature)
+    model = calibrated(network, name=spec.name, temperature=temperature)
     chosen = data.test.inputs[golden.choose(probabilities, data.test.labels, GOLDEN_PICTURES)]
     contract = Contract(
         kind="image",
         labels=data.labels,
         input=spec,
         output=Output(name="probabilities"),
+        explain=EXPLAIN,
         golden=golden.golden(model, spec, [golden.png(picture) for picture in chosen], golden.odd_pictures(chosen)),
         calibration=evaluation.calibration(temperature, tested, data.test.labels),
         evaluation=verdict,
@@ -78,68 +87,79 @@ def run(config: CnnConfig) -> None:
             confidence_histogram=evaluation.shares(evaluation.softmax(held_out, temperature).max(axis=1)),
             brightness_histogram=evaluation.shares(data.train.inputs.mean(axis=(1, 2, 3)) / 255),
         ),
-        provenance=provenance(config, data, seconds=seconds),
+        provenance=provenance(config, data, seconds=progress.seconds, history=progress.history),
     )
-    summary(contract, publish(model, contract, repository=config.models, name=config.name), config.results)
-
-
-def build(shape: tuple[int, int, int], labels: int) -> keras.Model:
-    """Pixels, uint8 [n, height, width, channels] → logits, float32 [n, labels]."""
-    return keras.Sequential(
-        [
-            keras.Input(shape, dtype="uint8"),
-            layers.Rescaling(1 / 255),
-            layers.Conv2D(32, 3, activation="relu"),
-            layers.MaxPooling2D(2),
-            layers.Conv2D(64, 3, activation="relu"),
-            layers.MaxPooling2D(2),
-            layers.Conv2D(64, 3, activation="relu"),
-            layers.Flatten(),
-            layers.Dense(64, activation="relu"),
-            layers.Dense(labels),
-        ]
+    mean_colour = data.train.inputs.mean(axis=(0, 1, 2))
+    finish(
+        model,
+        contract,
+        explain=explain_image(network, temperature=temperature, empty=mean_colour.tolist()),
+        data=data,
+        probabilities=probabilities,
+        parity=data.validation.inputs[:COMPARED],
+        config=config,
+        checkpoint=checkpoint,
     )
 
 
-def fit(network: keras.Model, data: Dataset, config: CnnConfig) -> dict[str, list[float]]:
-    """Learn, and keep the epoch that did best on the held-out pictures.
+def read(config: CnnConfig) -> Dataset:
+    """CIFAR-10, or the user's own pictures.
 
-    Returns:
-        accuracy and loss of each epoch, see `training.history`.
+    Raises:
+        DataProblem: they are not there, or not what they should be.
     """
-    steps = config.epochs * -(-len(data.train) // config.batch_size)
-    warmup = min(WARMUP_STEPS, steps // 10)
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0, steps - warmup, warmup_target=config.learning_rate, warmup_steps=warmup
+    if config.data is None or cifar10.is_here(config.data):
+        if config.size not in {None, cifar10.SIDE}:
+            raise DataProblem(f"CIFAR-10's pictures have {cifar10.SIDE} pixels a side: leave --size out.")
+        name = config.dataset_name or "CIFAR-10"
+        return cifar10.read(config.data, name=name, validation=config.validation, seed=config.seed)
+    data, bad = pictures.read(
+        config.data,
+        name=config.dataset_name or config.data.resolve().name,
+        height=config.size,
+        width=config.size,
+        validation=config.validation,
+        seed=config.seed,
     )
-    network.compile(
-        optimizer=keras.optimizers.Adam(rate),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=False,  # XLA takes twice the time on a CPU
+    left_out.record(bad, config.results, things="files")
+    return data
+
+
+def fit(network: keras.Model, data: Dataset, config: CnnConfig, checkpoint: Checkpoint) -> Progress:
+    """Learn, every picture once an epoch, mirrored in every other one, and moved as chance will have it."""
+    train = data.train
+    size = fitting.batch_size(config, len(train))
+    # what is left over after the last whole batch is another part in every epoch
+    steps = len(train) // size
+    mirrored_first = np.random.default_rng(config.seed).random(len(train)) < 1 / 2
+
+    def batches(epoch: int) -> Iterator[fitting.Batch]:
+        chance = np.random.default_rng((config.seed, epoch))
+        order = chance.permutation(len(train))
+        for which in order[: steps * size].reshape(steps, size):
+            seen = augmentation.moved(train.inputs[which], config.shift, chance)
+            if config.flip:
+                seen = augmentation.mirrored(seen, mirrored_first[which] ^ bool(epoch % 2))
+            yield seen, train.labels[which]
+
+    def held_out() -> Iterator[fitting.Batch]:
+        for start in range(0, len(data.validation), PREDICTED_AT_ONCE):
+            part = slice(start, start + PREDICTED_AT_ONCE)
+            yield data.validation.inputs[part], data.validation.labels[part]
+
+    return fitting.fit(
+        network,
+        batches,
+        held_out,
+        optimizer=RECIPES[config.recipe].optimizer(config.learning_rate, config.epochs * steps),
+        steps=steps,
+        label_weights=data.label_weights if config.balance else np.ones_like(data.label_weights),
+        config=config,
+        checkpoint=checkpoint,
     )
-    best = keras.callbacks.EarlyStopping(
-        monitor="val_accuracy", mode="max", patience=config.epochs, restore_best_weights=True
-    )
-    fitted = network.fit(
-        data.train.inputs,
-        data.train.labels,
-        batch_size=config.batch_size,
-        epochs=config.epochs,
-        validation_data=(data.validation.inputs, data.validation.labels),
-        callbacks=[best],
-    )
-    curves: dict[str, list[float]] = fitted.history
-    return curves
 
 
 def logits(network: keras.Model, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Pixels, uint8 [n, height, width, channels] → logits, float32 [n, labels]."""
-    answers: NDArray[np.float32] = network.predict(pictures, batch_size=500, verbose=0)
+    answers: NDArray[np.float32] = network.predict(pictures, batch_size=PREDICTED_AT_ONCE, verbose=0)
     return answers
-
-
-def calibrated(network: keras.Model, temperature: float) -> keras.Model:
-    """What is served: pixels, uint8 → probabilities, float32 [n, labels]."""
-    pixels = keras.Input(network.input_shape[1:], dtype="uint8", name="image")
-    return keras.Model(pixels, keras.ops.softmax(network(pixels) / temperature))

@@ -1,7 +1,6 @@
 """`sightread evaluate`: a test set through a running service, over HTTP, as its users ask it."""
 
 import asyncio
-import math
 import os
 import sys
 from collections import Counter
@@ -15,6 +14,7 @@ from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, SettingsCo
 from tqdm import tqdm
 
 from training.data import Examples
+from training.evaluation import wilson_interval
 from training.problems import TrainingProblem
 
 DONE, FAILED, WRONG_FLAGS, INTERRUPTED = 0, 1, 2, 130
@@ -79,14 +79,6 @@ def report(answered: Sequence[tuple[str, int]], truth: Sequence[str]) -> None:
     for label, count in sorted(Counter(truth).items()):
         hits = sum(hit for hit, true in zip(right, truth, strict=True) if true == label)
         print(f"  {label:12} recall {hits / count:.2%} of {count:,}")  # noqa: T201
-
-
-def wilson_interval(right: int, total: int) -> tuple[float, float]:
-    """The score interval in which a share lies with 95 % confidence."""
-    z = 1.959964
-    middle = right + z * z / 2
-    half = z * math.sqrt(right * (total - right) / total + z * z / 4)
-    return (middle - half) / (total + z * z), (middle + half) / (total + z * z)
 
 
 async def ask_all(config: EvaluateConfig, examples: Examples) -> list[tuple[str, int]]:

@@ -1,14 +1,19 @@
 """How good the answers are, and how honest their probabilities. NumPy only; everything here is pure."""
 
+from collections import Counter
 from collections.abc import Callable
 from math import exp, log, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.contract import Calibration, Evaluation, LabelEvaluation
+from serving.contract import Calibration, Evaluation, LabelEvaluation, ReliabilityBin
 
 CALIBRATION_BINS = 15
+CALIBRATION_GOAL = 0.02
+"""An expected calibration error up to which probabilities are called honest."""
+SAME_MISTAKES = 3
+"""The worst mistakes hold no more than these of one true label and one answer, while there are others."""
 REFERENCE_BINS = 10
 COLDEST, HOTTEST = 0.05, 20.0
 """Between these the temperature is sought."""
@@ -58,8 +63,52 @@ def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[n
     return probabilities
 
 
+def macro_f1(evaluation: Evaluation) -> float:
+    """The mean of the labels' F1, each counting the same however many examples it has, of those that have any."""
+    return float(np.mean([f1(label) for label in evaluation.per_label if label.examples] or [0.0]))
+
+
+def f1(label: LabelEvaluation) -> float:
+    """The harmonic mean of precision and recall; 0 where both are."""
+    both = label.precision + label.recall
+    return 2 * label.precision * label.recall / both if both else 0.0
+
+
+def wilson_interval(right: int, total: int) -> tuple[float, float]:
+    """The score interval in which a share lies with 95 % confidence (Wilson, 1927); all of [0, 1] for none of none."""
+    z = 1.959964
+    if not total:
+        return 0.0, 1.0
+    middle = right + z * z / 2
+    half = z * sqrt(right * (total - right) / total + z * z / 4)
+    return (middle - half) / (total + z * z), (middle + half) / (total + z * z)
+
+
+def reliability(probabilities: NDArray[np.floating], truth: NDArray[np.int64]) -> list[ReliabilityBin]:
+    """What becomes of answers of like confidence, in 15 equal bins ((m-1)/15, m/15].
+
+    Args:
+        probabilities: [n, labels].
+        truth: positions of the right labels, [n].
+
+    Returns:
+        every bin in turn; of one without examples confidence and accuracy are 0.
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    right = probabilities.argmax(axis=1) == truth
+    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(np.int64) - 1, 0, CALIBRATION_BINS - 1)
+    examples, sure, hits = (
+        np.bincount(bins, weights=weights, minlength=CALIBRATION_BINS) for weights in (None, confidence, right)
+    )
+    return [
+        # a sum of float32 probabilities may be a hair above 1
+        ReliabilityBin(examples=int(n), confidence=min(1.0, float(c / max(1, n))), accuracy=float(a / max(1, n)))
+        for n, c, a in zip(examples, sure, hits, strict=True)
+    ]
+
+
 def expected_calibration_error(probabilities: NDArray[np.floating], truth: NDArray[np.int64]) -> float:
-    """How far confidence is from accuracy: Σ |Bₘ|/n · |acc(Bₘ) - conf(Bₘ)| over 15 equal bins (m-1/15, m/15].
+    """How far confidence is from accuracy: Σ |Bₘ|/n · |acc(Bₘ) - conf(Bₘ)| over the bins of `reliability`.
 
     Guo, Pleiss, Sun and Weinberger: On Calibration of Modern Neural Networks, ICML 2017, equation 3.
 
@@ -67,11 +116,31 @@ def expected_calibration_error(probabilities: NDArray[np.floating], truth: NDArr
         probabilities: [n, labels].
         truth: positions of the right labels, [n].
     """
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == truth
-    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(np.int64) - 1, 0, CALIBRATION_BINS - 1)
-    gaps = np.bincount(bins, weights=right - confidence, minlength=CALIBRATION_BINS)
-    return float(np.abs(gaps).sum() / len(truth))
+    bins = reliability(probabilities, truth)
+    return sum(one.examples / len(truth) * abs(one.accuracy - one.confidence) for one in bins)
+
+
+def worst(probabilities: NDArray[np.floating], truth: NDArray[np.int64], count: int) -> list[int]:
+    """Positions of the wrong answers of which the model was most sure, most sure first.
+
+    One kind of mistake (a true label and the answer) is shown `SAME_MISTAKES` times at most while there are others.
+
+    Args:
+        probabilities: [n, labels].
+        truth: positions of the right labels, [n].
+        count: how many; fewer come back where fewer answers are wrong.
+    """
+    answered, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = np.flatnonzero(answered != truth)
+    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")]
+    seen: Counter[tuple[int, int]] = Counter()
+    various: list[int] = []
+    alike: list[int] = []
+    for position in wrong.tolist():
+        kind = int(truth[position]), int(answered[position])
+        seen[kind] += 1
+        (various if seen[kind] <= SAME_MISTAKES else alike).append(position)
+    return sorted((various + alike)[:count], key=wrong.tolist().index)
 
 
 def negative_log_likelihood(logits: NDArray[np.floating], truth: NDArray[np.int64], temperature: float = 1.0) -> float:
@@ -85,13 +154,19 @@ def negative_log_likelihood(logits: NDArray[np.floating], truth: NDArray[np.int6
 def fit_temperature(logits: NDArray[np.floating], truth: NDArray[np.int64]) -> float:
     """The temperature that makes held-out data most likely (Guo et al., 2017, section 4.2).
 
-    The negative log likelihood is convex in 1/T, so it has one minimum, whichever way T is walked.
+    The negative log likelihood is convex in 1/T, so it has one minimum, whichever way T is walked. What is expected
+    beforehand, log T normally distributed around 0, weighs as much as one example: a few that are all right would
+    otherwise want a temperature of 0.
 
     Args:
         logits: [n, labels], of data that the weights were not fitted to.
         truth: positions of the right labels, [n].
     """
-    return exp(_least(lambda log_t: negative_log_likelihood(logits, truth, exp(log_t)), log(COLDEST), log(HOTTEST)))
+
+    def surprise(log_t: float) -> float:
+        return negative_log_likelihood(logits, truth, exp(log_t)) + log_t**2 / (2 * len(truth))
+
+    return exp(_least(surprise, log(COLDEST), log(HOTTEST)))
 
 
 def calibration(temperature: float, logits: NDArray[np.floating], truth: NDArray[np.int64]) -> Calibration:
@@ -106,6 +181,7 @@ def calibration(temperature: float, logits: NDArray[np.floating], truth: NDArray
         temperature=temperature,
         expected_calibration_error_before=expected_calibration_error(softmax(logits), truth),
         expected_calibration_error_after=expected_calibration_error(softmax(logits, temperature), truth),
+        reliability=reliability(softmax(logits, temperature), truth),
     )
 
 

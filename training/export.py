@@ -1,8 +1,8 @@
 """Export: a trained model and its contract become a version in the model repository, or nothing does.
 
 The SavedModel is written into a hidden folder beside its place, loaded back as TensorFlow Serving loads it, asked its
-own golden examples through the gateway's preprocessing, flushed to disk, and only then renamed into
-`<repository>/<name>/<version>`. A model server that polls the repository never sees half a version, nor one that
+own golden examples through the gateway's preprocessing and its warm-up requests, flushed to disk, and only then renamed
+into `<repository>/<name>/<version>`. A model server that polls the repository never sees half a version, nor one that
 would fail its proof.
 """
 
@@ -25,7 +25,9 @@ from numpy.typing import NDArray
 
 from serving.contract import CONTRACT, REQUEST, SIGNATURE, Contract, ImageInput, TextInput
 from serving.preprocessing import Preprocessor, preprocessor_for
+from training.explanation import Explain
 from training.problems import GoldenDisagreement, RepositoryProblem
+from training.warmup import read_warmup, write_warmup
 
 SERVING = "serving_default"
 WRITING = ".writing-"
@@ -35,6 +37,8 @@ SAME_MACHINE = 4
 """The contract's tolerance allows for another machine's kernels; on this one answers must be this many times closer."""
 
 Array = NDArray[Any]
+Inspect = Callable[[Path], list[str]]
+"""A written copy → the reasons for which it is only published by force; raises what keeps it from being published."""
 
 
 class Session:
@@ -92,7 +96,15 @@ class Session:
         self._session.close()
 
 
-def publish(model: keras.Model, contract: Contract, *, repository: Path, name: str) -> Path:
+def publish(
+    model: keras.Model,
+    contract: Contract,
+    *,
+    repository: Path,
+    name: str,
+    explain: Explain | None = None,
+    inspect: Inspect | None = None,
+) -> Path:
     """Write `model` with its `contract` as the next version of `name`.
 
     Args:
@@ -101,6 +113,8 @@ def publish(model: keras.Model, contract: Contract, *, repository: Path, name: s
         contract: with golden examples whose probabilities came from this model, see `training.golden`.
         repository: TensorFlow Serving's layout, `<repository>/<name>/<version>`; made when missing.
         name: of the model.
+        explain: answers the signature that the contract calls `explain`, see `training.explanation`.
+        inspect: looks at the written copy before it gets its number, see `training.gate`.
 
     Returns:
         The version's folder.
@@ -108,20 +122,37 @@ def publish(model: keras.Model, contract: Contract, *, repository: Path, name: s
     Raises:
         GoldenDisagreement: the copy on disk answers otherwise than the contract says. Nothing was published.
         RepositoryProblem: the repository cannot be written.
+        ValueError: the contract promises an explanation that there is none of, or hides one.
     """
+    if (contract.explain is None) != (explain is None):
+        raise ValueError(
+            f"The contract's explain is {contract.explain!r}, publish() was given {'no' if explain is None else 'an'} "
+            "explanation: give it both or neither."
+        )
     check_repository(repository, name)
     home = repository / name
     try:
         with _hidden_folder(home) as copy:
-            _write(model, contract, copy)
-            with Session(copy) as session:
-                prove(session)
+            _write_and_prove(copy, model, contract, explain, name)
+            if inspect is not None and (forced := inspect(copy)):
+                shutil.rmtree(copy)
+                copy.mkdir()
+                provenance = contract.provenance.model_copy(update={"forced": forced})
+                _write_and_prove(copy, model, contract.model_copy(update={"provenance": provenance}), explain, name)
             _flush(copy)
             return give_next_number(copy)
     except OSError as error:
         raise RepositoryProblem(
             f"{home} cannot be written ({error.strerror or error}): free it, or choose another one with --models."
         ) from error
+
+
+def _write_and_prove(copy: Path, model: keras.Model, contract: Contract, explain: Explain | None, name: str) -> None:
+    _write(model, contract, explain, copy)
+    write_warmup(copy, contract, name=name, signature=SERVING)
+    with Session(copy) as session:
+        prove(session)
+        rehearse(session, copy)
 
 
 def check_repository(repository: Path, name: str) -> None:
@@ -160,6 +191,17 @@ def prove(session: Session) -> None:
         _compare(how, answered, expected, contract.labels, tolerance)
 
 
+def rehearse(session: Session, copy: Path) -> None:
+    """Answer the copy's warm-up requests: a model server does not serve a version that fails at one.
+
+    Raises:
+        tf.errors.OpError: a request fails.
+    """
+    for request in read_warmup(copy):
+        inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
+        session.call(request.model_spec.signature_name, inputs)
+
+
 def _ask(session: Session, contract: Contract, preprocessor: Preprocessor, rows: Sequence[Array]) -> Array:
     batch = preprocessor.collate(rows)
     return session.call(SERVING, {contract.input.name: batch})[contract.output.name]
@@ -183,7 +225,7 @@ def _compare(how: str, answered: Array, expected: Array, labels: Sequence[str], 
             )
 
 
-def _write(model: keras.Model, contract: Contract, folder: Path) -> None:
+def _write(model: keras.Model, contract: Contract, explain: Explain | None, folder: Path) -> None:
     # without track(model), which would store every variable twice: the ones an endpoint uses are stored anyway
     archive = keras.export.ExportArchive()
     archive.add_endpoint(
@@ -196,6 +238,8 @@ def _write(model: keras.Model, contract: Contract, folder: Path) -> None:
         _saying(contract.to_json()),
         input_signature=[tf.TensorSpec([None], tf.string, name=REQUEST)],
     )
+    if explain is not None:
+        archive.add_endpoint(contract.explain, explain, input_signature=[_wire(contract.input)])
     try:
         archive.write_out(str(folder), verbose=False)
     except tf.errors.OpError as error:  # TensorFlow's own file system says so when the disk is full

@@ -1,36 +1,42 @@
-"""An LSTM on texts with two labels, in order: data, tokenizer, model, fit, calibrate, evaluate, export."""
+"""An LSTM on texts, in order: data, tokenizer, model, fit, calibrate, evaluate, export."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from types import ModuleType
 
 import keras
 import numpy as np
-import tensorflow as tf
-from keras import layers
 from numpy.typing import NDArray
 
-from serving.contract import Contract, Output, Reference, TextInput
+from serving.contract import EXPLAIN, Contract, Output, Reference, TextInput
 from serving.preprocessing import TextPreprocessor
 from serving.problems import Unprocessable
-from training import evaluation, golden, history
+from training import evaluation, fitting, golden, history
+from training.checkpoint import Checkpoint, Progress
 from training.config import LstmConfig
-from training.data import Dataset, Examples, imdb, table
-from training.export import check_repository, publish
-from training.files import check_folder, write_whole
+from training.data import Dataset, Examples, imdb, left_out, table
+from training.explanation import explain_text
+from training.export import check_repository
+from training.files import check_folder
+from training.finish import finish
+from training.probabilities import calibrated
 from training.problems import DataProblem
 from training.provenance import provenance
-from training.terminal import heading, say, summary
+from training.recipes import lstm_accurate, lstm_seed
+from training.terminal import heading, say
 from training.tokenizer import PAD_ID, UNKNOWN_ID, train_tokenizer
 
+RECIPES: dict[str, ModuleType] = {"accurate": lstm_accurate, "seed": lstm_seed}
 GOLDEN_TEXTS = 8
 """Test texts among the golden examples; six odd ones join them."""
 SHORT = 400
 """Characters: golden texts travel with the contract."""
-BAD_ROWS_SHOWN = 10
 BATCHES_SORTED = 50
 """Batches whose texts are sorted by length together: fewer would pad more, all would show the same batches again."""
 
-Ids = NDArray[np.int32]
+PREDICTED_AT_ONCE = 250
+COMPARED = 100
+"""Held-out texts that the exported graph has to answer as the network does."""
+
 Positions = NDArray[np.int64]
 
 
@@ -46,11 +52,7 @@ def run(config: LstmConfig) -> None:
 
     heading("Data")
     data = read(config)
-    if data.seen:
-        say(f"{data.name}: {len(data.train)} texts are too few to hold any out.")
-        say("The model learns from all of them and is judged on the same: its accuracy says nothing of other texts.")
-    else:
-        say(data.described("texts"))
+    say(data.described("texts"))
 
     heading("Tokenizer")
     spec = TextInput(
@@ -66,14 +68,16 @@ def run(config: LstmConfig) -> None:
     say(f"{len(spec.tokenizer['model']['vocab']):,} ids; {unknown:.1%} of the words are unknown")
 
     heading("Model")
-    network = build(config)
+    network = RECIPES[config.recipe].build(config, len(data.labels))
     say(f"{network.count_params():,} parameters")
 
     heading("Fit")
-    started = time.monotonic()
-    curves = fit(network, preprocessor, train, held_out, config)
-    seconds = time.monotonic() - started
-    history.save(curves, config.results, title=f"{config.name}: {data.name}")
+    checkpoint = Checkpoint(config.results, {**config.recipe_of_model(), "data": data.sha256})
+    if config.restart:
+        checkpoint.remove()
+    weights = data.label_weights if config.balance else np.ones_like(data.label_weights)
+    progress = fit(network, preprocessor, train, held_out, label_weights=weights, config=config, checkpoint=checkpoint)
+    history.save(progress.history, config.results, title=f"{config.name}: {data.name}")
 
     heading("Calibrate")
     guessed = logits(network, preprocessor, held_out)
@@ -85,18 +89,18 @@ def run(config: LstmConfig) -> None:
     tested = logits(network, preprocessor, test)
     probabilities = evaluation.softmax(tested, temperature)
     verdict = evaluation.evaluate(probabilities, test.labels, labels=data.labels, dataset=data.judged_on)
-    write_whole(config.results / "evaluation.json", verdict.model_dump_json(indent=2).encode())
     for label in verdict.per_label:
         say(f"{label.label:12} precision {label.precision:.2f}  recall {label.recall:.2f}")
 
     heading("Export")
-    model = calibrated(network, temperature)
+    model = calibrated(network, name=spec.name, temperature=temperature)
     chosen = golden_texts(data.test, probabilities)
     contract = Contract(
         kind="text",
         labels=data.labels,
         input=spec,
         output=Output(name="probabilities"),
+        explain=EXPLAIN,
         golden=golden.golden(model, spec, chosen, golden.odd_texts(chosen, config.length)),
         calibration=evaluation.calibration(temperature, tested, test.labels),
         evaluation=verdict,
@@ -105,9 +109,19 @@ def run(config: LstmConfig) -> None:
             confidence_histogram=evaluation.shares(evaluation.softmax(guessed, temperature).max(axis=1)),
             token_unknown_rate=unknown,
         ),
-        provenance=provenance(config, data, seconds=seconds),
+        provenance=provenance(config, data, seconds=progress.seconds, history=progress.history),
     )
-    summary(contract, publish(model, contract, repository=config.models, name=config.name), config.results)
+    reader, judge = network.get_layer("reader"), network.get_layer("judge")
+    finish(
+        model,
+        contract,
+        explain=explain_text(reader, judge, temperature=temperature),
+        data=data,
+        probabilities=probabilities,
+        parity=preprocessor.collate(list(held_out.inputs[:COMPARED])),
+        config=config,
+        checkpoint=checkpoint,
+    )
 
 
 def read(config: LstmConfig) -> Dataset:
@@ -117,17 +131,17 @@ def read(config: LstmConfig) -> Dataset:
         DataProblem: it is not there, or not what it should be.
     """
     if config.data is None or config.data.is_dir():
-        return imdb.read(
-            config.data, name=config.dataset_name or "IMDB", validation=config.validation, seed=config.seed
-        )
-    name = config.dataset_name or config.data.name
-    data, bad = table.read(config.data, name=name, validation=config.validation, seed=config.seed)
-    if bad:
-        say(f"{len(bad):,} bad rows are left out:")
-        for row in bad[:BAD_ROWS_SHOWN]:
-            say(f"  line {row.line}: {row.reason}")
-        if len(bad) > BAD_ROWS_SHOWN:
-            say("  …")
+        name = config.dataset_name or "IMDB"
+        return imdb.read(config.data, name=name, validation=config.validation, seed=config.seed)
+    data, bad = table.read(
+        config.data,
+        name=config.dataset_name or config.data.name,
+        text_column=config.text_column,
+        label_column=config.label_column,
+        validation=config.validation,
+        seed=config.seed,
+    )
+    left_out.record(bad, config.results, things="rows")
     return data
 
 
@@ -146,52 +160,37 @@ def encode(preprocessor: TextPreprocessor, examples: Examples) -> Examples:
     return Examples(rows, examples.labels)
 
 
-def build(config: LstmConfig) -> keras.Model:
-    """Ids, int32 [n, words] → logit of the second label, float32 [n, 1]. Padding is masked: it changes nothing."""
-    return keras.Sequential(
-        [
-            keras.Input((None,), dtype="int32"),
-            layers.Embedding(config.vocabulary, config.embedding, mask_zero=True),
-            layers.SpatialDropout1D(config.dropout),
-            # cuDNN's kernel would tie the SavedModel to a GPU
-            layers.LSTM(config.units, use_cudnn=False),
-            layers.Dropout(config.dropout),
-            layers.Dense(1),
-        ]
-    )
-
-
 def fit(
-    network: keras.Model, preprocessor: TextPreprocessor, train: Examples, held_out: Examples, config: LstmConfig
-) -> dict[str, list[float]]:
-    """Learn, and keep the epoch that did best on the held-out texts.
+    network: keras.Model,
+    preprocessor: TextPreprocessor,
+    train: Examples,
+    held_out: Examples,
+    *,
+    label_weights: NDArray[np.float32],
+    config: LstmConfig,
+    checkpoint: Checkpoint,
+) -> Progress:
+    """Learn, every text once an epoch, in batches of about one length."""
+    size = fitting.batch_size(config, len(train))
 
-    Returns:
-        accuracy and loss of each epoch, see `training.history`.
-    """
-    size = config.batch_size
-    steps = config.epochs * -(-len(train) // size)
-    network.compile(
-        optimizer=keras.optimizers.Adam(
-            keras.optimizers.schedules.CosineDecay(config.learning_rate, steps), clipnorm=1.0
-        ),
-        loss=keras.losses.BinaryCrossentropy(from_logits=True),
-        metrics=[keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)],
-        jit_compile=False,  # XLA would compile anew for every length
+    def batch(examples: Examples, which: Positions) -> fitting.Batch:
+        return preprocessor.collate(list(examples.inputs[which])), examples.labels[which]
+
+    def batches(epoch: int) -> Iterator[fitting.Batch]:
+        chance = np.random.default_rng((config.seed, epoch))
+        return (batch(train, which) for which in shuffled(train, size, chance))
+
+    steps = -(-len(train) // size)
+    return fitting.fit(
+        network,
+        batches,
+        lambda: (batch(held_out, which) for which in by_length(held_out, PREDICTED_AT_ONCE)),
+        optimizer=RECIPES[config.recipe].optimizer(config.learning_rate, config.epochs * steps),
+        steps=steps,
+        label_weights=label_weights,
+        config=config,
+        checkpoint=checkpoint,
     )
-    chance = np.random.default_rng(config.seed)
-    best = keras.callbacks.EarlyStopping(
-        monitor="val_accuracy", mode="max", patience=config.epochs, restore_best_weights=True
-    )
-    fitted = network.fit(
-        feed(lambda: shuffled(train, size, chance), preprocessor, train, size),
-        validation_data=feed(lambda: by_length(held_out, size), preprocessor, held_out, size),
-        epochs=config.epochs,
-        shuffle=False,  # `shuffled` does
-        callbacks=[best],
-    )
-    curves: dict[str, list[float]] = fitted.history
-    return curves
 
 
 def by_length(examples: Examples, size: int) -> list[Positions]:
@@ -212,27 +211,11 @@ def shuffled(examples: Examples, size: int, chance: np.random.Generator) -> list
     return [batches[position] for position in chance.permutation(len(batches))]
 
 
-def feed(
-    batches: Callable[[], list[Positions]], preprocessor: TextPreprocessor, examples: Examples, size: int
-) -> tf.data.Dataset:
-    """Batches for Keras: ids, int32 [n, longest of the batch], and labels, float32 [n, 1], new ones every epoch."""
-
-    def epoch() -> Iterator[tuple[Ids, NDArray[np.float32]]]:
-        for batch in batches():
-            part = examples.take(batch)
-            yield preprocessor.collate(list(part.inputs)), part.labels.astype(np.float32)[:, None]
-
-    signature = (tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, 1], tf.float32))
-    endless = tf.data.Dataset.from_generator(epoch, output_signature=signature)
-    return endless.apply(tf.data.experimental.assert_cardinality(-(-len(examples) // size))).prefetch(2)
-
-
 def logits(network: keras.Model, preprocessor: TextPreprocessor, examples: Examples) -> NDArray[np.float32]:
-    """Ids → logits of both labels, float32 [n, 2]; the first label's are 0, so that softmax is the sigmoid."""
-    answers = np.zeros((len(examples), 2), dtype=np.float32)
-    for batch in by_length(examples, 250):
-        ids = preprocessor.collate(list(examples.inputs[batch]))
-        answers[batch, 1] = network.predict_on_batch(ids)[:, 0]
+    """Ids → logits, float32 [n, labels]."""
+    answers = np.zeros((len(examples), network.output_shape[-1]), dtype=np.float32)
+    for batch in by_length(examples, PREDICTED_AT_ONCE):
+        answers[batch] = network.predict_on_batch(preprocessor.collate(list(examples.inputs[batch])))
     return answers
 
 
@@ -244,10 +227,3 @@ def golden_texts(examples: Examples, probabilities: NDArray[np.floating]) -> lis
         examples.inputs[among[position]]
         for position in golden.choose(probabilities[among], examples.labels[among], GOLDEN_TEXTS)
     ]
-
-
-def calibrated(network: keras.Model, temperature: float) -> keras.Model:
-    """What is served: ids, int32 [n, words] → probabilities of both labels, float32 [n, 2]."""
-    ids = keras.Input((None,), dtype="int32", name="ids")
-    logit = network(ids) / temperature
-    return keras.Model(ids, keras.ops.softmax(keras.ops.concatenate([keras.ops.zeros_like(logit), logit], axis=-1)))

@@ -19,3 +19,15 @@ class GoldenDisagreement(TrainingProblem):
 
 class ResultsProblem(TrainingProblem):
     """The folder for what is not the model cannot be written."""
+
+
+class CheckpointProblem(TrainingProblem):
+    """What an earlier run left cannot be gone on from."""
+
+
+class DivergedProblem(TrainingProblem):
+    """The loss is no number any more."""
+
+
+class DevicesProblem(TrainingProblem):
+    """The workers or devices that were asked for cannot be used."""

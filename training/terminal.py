@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from serving.contract import Contract
+from training.repository import megabytes, standing
 
 
 def say(line: str = "") -> None:
@@ -27,15 +28,13 @@ def summary(contract: Contract, version: Path, results: Path) -> None:
         f"{calibration.temperature:.2f} {calibration.expected_calibration_error_after:.3f}"
     )
     say(f"golden       all {len(contract.golden.examples)} examples came out right from the written copy")
-    say(f"version      {version} ({_megabytes(version):.1f} MB)")
-    say(f"curves       {results / 'history.png'}, numbers beside it")
+    say(f"version      {version} ({megabytes(version):.1f} MB)")
+    say(f"report       {results / 'report.html'}, its pictures and numbers beside it")
     models = version.parent.parent
-    flags = f" --models {models}" if models != Path("models") else ""
+    flags = where = f" --models {models}" if models != Path("models") else ""
     default = {"image": "cnn", "text": "lstm"}[contract.kind]
     if version.parent.name != default:
         flags += f" --{contract.kind}-model {version.parent.name}"
     say(f"serve it     sightread serve{flags}")
-
-
-def _megabytes(folder: Path) -> float:
-    return float(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())) / 1e6
+    if standing(models, version.parent.name).traffic != int(version.name):
+        say(f"promote it   sightread models promote {version.parent.name}{where}")

@@ -133,7 +133,7 @@ def _serve(options: argparse.Namespace, stop: Event) -> None:
     from .repository import Repository  # noqa: PLC0415
     from .service import Service  # noqa: PLC0415
 
-    repository = Repository(configuration)
+    repository = Repository(configuration, options.max_batch_size)
     server.add_generic_rpc_handlers(Service(repository, options.max_batch_size).handlers())
     repository.poll()
     server.start()

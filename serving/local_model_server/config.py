@@ -1,6 +1,8 @@
 """Which models to serve, from which folders, and which of their versions.
 
-A config file is the one of TensorFlow Serving: a text-proto `tensorflow.serving.ModelServerConfig`.
+A config file is the one of TensorFlow Serving: a text-proto `tensorflow.serving.ModelServerConfig`. TensorFlow Serving
+wants absolute paths, such as `/models/cnn` in its image; so that one file does for both servers, a `base_path` that is
+not there stands for the folder of that name beside the file.
 """
 
 from collections.abc import Collection
@@ -84,7 +86,7 @@ def parse(text: str, relative_to: Path) -> tuple[ModelConfig, ...]:
 
     Args:
         text: what the file holds.
-        relative_to: the folder that a relative `base_path` starts from.
+        relative_to: the folder that a relative `base_path` starts from, and in which one that is not there is sought.
 
     Raises:
         ValueError: it does not parse, or says what this server cannot do.
@@ -117,4 +119,11 @@ def _model(entry: Any, relative_to: Path) -> ModelConfig:
             keep = None
         case _:
             keep = ModelConfig.keep
-    return ModelConfig(entry.name, relative_to / entry.base_path, keep, dict(entry.version_labels))
+    return ModelConfig(entry.name, _folder(entry.base_path, relative_to), keep, dict(entry.version_labels))
+
+
+def _folder(base_path: str, relative_to: Path) -> Path:
+    """The folder that is meant: the path as it stands, or the one of its name beside the file."""
+    named = relative_to / base_path
+    beside = relative_to / named.name
+    return beside if beside.is_dir() and not named.is_dir() else named

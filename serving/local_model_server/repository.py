@@ -17,6 +17,7 @@ from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 
 from .config import ConfigError, Configuration, ModelConfig
 from .servable import Servable
+from .warmup import warm_up
 
 _LOADERS = 4
 _LARGEST_VERSION = 2**63 - 1
@@ -50,10 +51,12 @@ class Repository:
 
     Args:
         configuration: says which models to serve. Where it cannot be read at a poll, the previous answer goes on.
+        max_batch_size: rows that a warm-up request may have; 0: any number.
     """
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, max_batch_size: int = 0) -> None:
         self._configuration = configuration
+        self._max_batch_size = max_batch_size
         self._configs: tuple[ModelConfig, ...] = ()
         self._models: dict[str, _Model] = {}
         self._changed = Condition()
@@ -215,7 +218,7 @@ class Repository:
             if not life.aspired:
                 return
         try:
-            servable = Servable(life.folder)
+            servable = self._warmed(model, life)
         except tf.errors.OpError as error:
             log.error(  # noqa: TRY400 # what is wrong is in the folder, not in the code that a traceback shows
                 "model %s version %d cannot be loaded: %s; once it is whole, take %s away and put it there again "
@@ -230,6 +233,17 @@ class Repository:
             life.servable = servable
             self._enter(model, life, ModelVersionStatus.AVAILABLE if servable else ModelVersionStatus.END)
             self._advance(model)
+
+    def _warmed(self, model: _Model, life: _Version) -> Servable:
+        """Runs in a worker, without the lock."""
+        servable = Servable(life.folder)
+        try:
+            requests = warm_up(servable, life.folder, self._max_batch_size)
+        except tf.errors.OpError:
+            servable.close()
+            raise
+        log.info("model %s version %d: %d warm-up requests answered", model.config.name, life.number, requests)
+        return servable
 
     def _unload(self, model: _Model, life: _Version) -> None:
         """Runs in a worker, without the lock."""

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import grpc
-import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis.get_model_metadata_pb2 import (
     GetModelMetadataRequest,
@@ -19,8 +18,9 @@ from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, 
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
 from . import tensor
+from .prediction import invalid, predict, signature_name
 from .repository import Repository
-from .servable import Servable, Signature
+from .servable import Servable
 
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -62,18 +62,11 @@ class Service:
     def predict(self, request: Any) -> Any:
         """Runs a signature of a version. Raises `tf.errors.OpError`."""
         with self._servable(request) as (version, servable):
-            name = request.model_spec.signature_name or "serving_default"
-            signature = servable.signature(name)
-            arrays = _inputs(signature, request)
-            _check_outputs(signature, request.output_filter)
-            rows = max((array.shape[0] for array in arrays if array.ndim), default=0)
-            if self._max_batch_size and rows > self._max_batch_size:
-                raise _invalid(f"Task size {rows} is larger than maximum input batch size {self._max_batch_size}")
-            outputs = signature.run(arrays, request.output_filter)
+            outputs = predict(servable, request, self._max_batch_size)
         response = PredictResponse()
         response.model_spec.name = request.model_spec.name
         response.model_spec.version.value = version
-        response.model_spec.signature_name = name
+        response.model_spec.signature_name = signature_name(request)
         for alias, dtype, value in outputs:
             tensor.write(value, dtype, response.outputs[alias])
         return response
@@ -81,12 +74,12 @@ class Service:
     def model_metadata(self, request: Any) -> Any:
         """The signatures of a version. Raises `tf.errors.OpError`."""
         if not request.HasField("model_spec"):
-            raise _invalid("Missing ModelSpec")
+            raise invalid("Missing ModelSpec")
         if not request.metadata_field:
-            raise _invalid("GetModelMetadataRequest must specify at least one metadata_field")
+            raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
         for field in request.metadata_field:
             if field != "signature_def":
-                raise _invalid(f"Metadata field {field} is not supported")
+                raise invalid(f"Metadata field {field} is not supported")
         definitions = SignatureDefMap()
         response = GetModelMetadataResponse()
         with self._servable(request) as (version, servable):
@@ -100,7 +93,7 @@ class Service:
     def model_status(self, request: Any) -> Any:
         """The states of one version or of all versions of a model. Raises `tf.errors.OpError`."""
         if not request.HasField("model_spec"):
-            raise _invalid("Missing ModelSpec")
+            raise invalid("Missing ModelSpec")
         spec = request.model_spec
         states = self._repository.states(spec.name)
         if spec.HasField("version"):
@@ -121,10 +114,10 @@ class Service:
 
     def _servable(self, request: Any) -> AbstractContextManager[tuple[int, Servable]]:
         if not request.HasField("model_spec"):
-            raise _invalid("Missing ModelSpec")
+            raise invalid("Missing ModelSpec")
         spec = request.model_spec
         if not spec.name:
-            raise _invalid("ModelSpec has no name specified.")
+            raise invalid("ModelSpec has no name specified.")
         match spec.WhichOneof("version_choice"):
             case "version":
                 return self._repository.servable(spec.name, version=spec.version.value)
@@ -132,52 +125,6 @@ class Service:
                 return self._repository.servable(spec.name, label=spec.version_label)
             case _:
                 return self._repository.servable(spec.name)
-
-
-def _inputs(signature: Signature, request: Any) -> list[np.ndarray[Any, Any]]:
-    """The arrays of a request, in the order in which the signature takes them."""
-    sent, defaults = set(request.inputs), signature.definition.defaults
-    needed = set(signature.inputs)
-    if len(sent) > len(needed) or (len(sent) < len(needed) and not defaults):
-        raise _invalid(
-            f"input size does not match signature: {len(sent)}!={len(needed)} len({_braced(sent)}) != "
-            f"len({_braced(needed)}). Sent extra: {_braced(sent - needed)}. "
-            f"Missing but required: {_braced(needed - sent)}."
-        )
-    arrays = []
-    for alias in signature.inputs:
-        if alias not in sent and alias not in defaults:
-            raise _invalid(
-                f"Signature input alias: {alias}(feed name: {signature.definition.inputs[alias].name}) not found in "
-                f"request and no default value provided. Inputs expected to be in the request {_braced(sent)}, "
-                f"or default input alias set: {','.join(sorted(defaults))}"
-            )
-        try:
-            arrays.append(tensor.read((request.inputs if alias in sent else defaults)[alias]))
-        except (ValueError, MemoryError) as error:
-            raise _invalid(f"tensor parsing error: {alias}") from error
-    return arrays
-
-
-def _check_outputs(signature: Signature, wanted: Any) -> None:
-    seen: set[str] = set()
-    for alias in wanted:
-        if alias not in signature.outputs:
-            raise _invalid(
-                f"output tensor alias not found in signature: {alias} "
-                f"Outputs expected to be in the set {_braced(set(signature.outputs))}."
-            )
-        if alias in seen:
-            raise _invalid(f"duplicate output tensor alias: {alias}")
-        seen.add(alias)
-
-
-def _braced(names: set[str]) -> str:
-    return "{" + ",".join(sorted(names)) + "}"
-
-
-def _invalid(text: str) -> tf.errors.InvalidArgumentError:
-    return tf.errors.InvalidArgumentError(None, None, text)
 
 
 def _with_status(behaviour: Callable[[Any], Any]) -> Callable[[Any, grpc.ServicerContext], Any]:

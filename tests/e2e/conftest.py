@@ -49,7 +49,7 @@ def start_model_server(tmp_path: Path) -> Iterator[Start]:
 def service(tmp_path_factory: pytest.TempPathFactory, versions: Path) -> Iterator[Service]:
     """A ready gateway with cnn 1 and 2 and lstm 1, which all tests may ask and none may change.
 
-    The label `stable` is on version 1 and `canary` on version 2.
+    The label `stable` is on version 2 and `canary` on version 1.
     """
     folder = tmp_path_factory.mktemp("service")
     repository = folder / "models"
@@ -57,8 +57,8 @@ def service(tmp_path_factory: pytest.TempPathFactory, versions: Path) -> Iterato
         put(versions / version, repository / version)
     (repository / "models.config").write_text(
         """model_config_list {
-          config { name: "cnn" base_path: "cnn" version_labels { key: "stable" value: 1 }
-                   version_labels { key: "canary" value: 2 } }
+          config { name: "cnn" base_path: "cnn" version_labels { key: "stable" value: 2 }
+                   version_labels { key: "canary" value: 1 } }
           config { name: "lstm" base_path: "lstm" }
         }"""
     )

@@ -117,7 +117,7 @@ def test_top_k_says_how_many_labels(service: Service) -> None:
 
 @pytest.mark.parametrize(
     ("query", "version"),
-    [("", 2), ("?version=1", 1), ("?version=2", 2), ("?version_label=stable", 1), ("?version_label=canary", 2)],
+    [("", 2), ("?version=1", 1), ("?version=2", 2), ("?version_label=stable", 2), ("?version_label=canary", 1)],
 )
 def test_the_asked_version_answers(service: Service, query: str, version: int) -> None:
     answer = service.post(f"/classify-image{query}", content=picture("red"), headers=PNG).json()

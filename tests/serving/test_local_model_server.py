@@ -18,7 +18,9 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+import tensorflow as tf
 from google.protobuf import descriptor_pool, message_factory
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from serving.tensorflow_serving_protocol import (
     DT_FLOAT,
@@ -392,6 +394,97 @@ def test_no_call_fails_while_versions_come_and_go(scanned: Scanned) -> None:
             answered.append(scanned.server.logits("busy")[0])
         shutil.rmtree(model / str(version - 1))
     assert answered == sorted(answered)
+
+
+# Warm-up
+
+
+WARMUP = Path("assets.extra", "tf_serving_warmup_requests")
+
+
+def bring(folder: Path, records: Iterable[bytes]) -> None:
+    """Gives a version warm-up requests."""
+    (folder / WARMUP).parent.mkdir()
+    with tf.io.TFRecordWriter(str(folder / WARMUP)) as file:
+        for record in records:
+            file.write(record)
+
+
+def prediction(signature: str) -> bytes:
+    """A record that asks `signature` about a row of three numbers."""
+    log = PredictionLog()
+    request = log.predict_log.request
+    request.model_spec.signature_name = signature
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto([[1.0, 0.0, 0.0]]))
+    record: bytes = log.SerializeToString()
+    return record
+
+
+def counting(folder: Path) -> None:
+    """Makes a version that answers how often it has been asked."""
+    module = tf.Module()
+    module.calls = tf.Variable(0.0)
+
+    def serve(x: Any) -> dict[str, Any]:
+        return {"logits": tf.fill([tf.shape(x)[0], 2], module.calls.assign_add(1.0))}
+
+    signature = tf.function(serve, input_signature=[tf.TensorSpec([None, 3], tf.float32, name="x")])
+    tf.saved_model.save(module, str(folder), signatures=signature)
+
+
+def test_a_version_has_answered_its_warm_up_requests_when_the_first_user_asks(scanned: Scanned, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    counting(made)
+    bring(made, [prediction("serving_default"), PredictionLog().SerializeToString(), prediction("")])
+    (scanned.models / "warm").mkdir()
+    shutil.move(made, scanned.models / "warm" / ".1")
+    (scanned.models / "warm" / ".1").rename(scanned.models / "warm" / "1")
+    scanned.server.wait_for("warm", {1: "AVAILABLE"})
+    assert scanned.server.logits("warm") == (1, [3, 3])
+    assert "model warm version 1: 3 warm-up requests answered" in scanned.server.log.read_text()
+
+
+def too_many() -> list[bytes]:
+    return [PredictionLog().SerializeToString()] * 1001
+
+
+def of_a_session() -> bytes:
+    log = PredictionLog()
+    log.session_run_log.SetInParent()
+    record: bytes = log.SerializeToString()
+    return record
+
+
+@pytest.mark.parametrize(
+    ("name", "records", "code", "text"),
+    [
+        ("signature", [prediction("nosig")], "FAILED_PRECONDITION", 'Serving signature key "nosig" not found.'),
+        ("inputs", [prediction("contract")], "INVALID_ARGUMENT", "Signature input alias: request(feed name: {feed})"),
+        ("malformed", [b"malformed"], "INVALID_ARGUMENT", "Failed to parse warmup record: malformed from {path}"),
+        ("many", too_many(), "INVALID_ARGUMENT", "Number of warmup records exceeds the maximum (1000) at {path}"),
+        ("session", [of_a_session()], "UNIMPLEMENTED", "Unsupported log_type for warmup: 5"),
+        ("unframed", None, "DATA_LOSS", ". Please verify your warmup data is in TFRecord format."),
+    ],
+)
+def test_a_version_that_fails_at_its_warm_up_is_not_served_and_the_old_one_goes_on(
+    scanned: Scanned, name: str, records: list[bytes] | None, code: str, text: str
+) -> None:
+    model = scanned.models / f"cold-{name}"
+    model.mkdir()
+    put("affine/1", model / "1")
+    scanned.server.wait_for(model.name, {1: "AVAILABLE"})
+    shutil.copytree(RECORDED / "models/affine/2", model / ".2")
+    bring(model / ".2", records or [])
+    if records is None:
+        (model / ".2" / WARMUP).write_bytes(b"no record, whatever its name says")
+    (model / ".2").rename(model / "2")
+    scanned.server.wait_for(model.name, {2: "END", 1: "AVAILABLE"})
+    request = GetModelStatusRequest()
+    request.model_spec.name = model.name
+    status = ModelServiceStub(scanned.server.channel).GetModelStatus(request).model_version_status[0].status
+    assert status.error_code == grpc.StatusCode[code].value[0]
+    assert text.format(path=model / "2" / WARMUP, feed="contract_request:0") in status.error_message
+    assert scanned.server.logits(model.name) == (1, [0, 0.1])
 
 
 # The config file

@@ -27,6 +27,15 @@ def test_the_folder_that_holds_the_layout_is_taken_too(cifar_folder: Path) -> No
     assert inner.sha256 == outer.sha256
 
 
+def test_its_folder_is_told_from_others_even_when_a_batch_is_missing(cifar_folder: Path, tmp_path: Path) -> None:
+    assert cifar10.is_here(cifar_folder)
+    assert cifar10.is_here(cifar_folder.parent)
+    shutil.copytree(cifar_folder, tmp_path / "copy")
+    (tmp_path / "copy" / "data_batch_1").unlink()
+    assert cifar10.is_here(tmp_path / "copy")
+    assert not cifar10.is_here(tmp_path)
+
+
 def test_validation_holds_out_a_share_of_every_label_and_nothing_is_lost(cifar_folder: Path) -> None:
     data = cifar10.read(cifar_folder, name="tiny", validation=0.1, seed=0)
     assert np.bincount(data.validation.labels).tolist() == [2] * 10

@@ -5,11 +5,15 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from training import cnn
 from training.config import CnnConfig
 from training.data import cifar10
 from training.export import SERVING, Session
+from training.probabilities import calibrated
+from training.problems import DataProblem
+from training.recipes import cnn_seed
 
 
 @pytest.fixture(scope="module")
@@ -22,15 +26,14 @@ def done(cifar_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         output=folder / "runs",
         epochs=3,
         batch_size=16,
-        learning_rate=3e-3,
         validation=0.2,
     )
     cnn.run(config)
     return folder
 
 
-def test_the_network_is_the_one_that_was_asked_for() -> None:
-    network = cnn.build((32, 32, 3), 10)
+def test_the_seeds_network_is_the_one_that_was_asked_for() -> None:
+    network = cnn_seed.build(np.zeros((1, 32, 32, 3), np.uint8), 10)
     kinds = [type(layer) for layer in network.layers]
     assert kinds == [
         layers.Rescaling,
@@ -60,19 +63,38 @@ def test_the_job_publishes_a_version_that_knows_its_data(done: Path) -> None:
     assert 12 <= len(contract.golden.examples) <= 16
 
 
-def test_the_run_leaves_history_and_evaluation_beside(done: Path) -> None:
-    assert {path.name for path in (done / "runs").iterdir()} == {"history.json", "history.png", "evaluation.json"}
+def test_the_run_leaves_a_report_beside_and_no_checkpoint(done: Path) -> None:
+    # a folder of mistakes is there where mistakes were made
+    assert {path.name for path in (done / "runs").iterdir()} - {"mistakes"} == {
+        "card.json",
+        "confusion.png",
+        "evaluation.json",
+        "history.json",
+        "history.png",
+        "logs",
+        "reliability.png",
+        "report.html",
+    }
     history = json.loads((done / "runs" / "history.json").read_text())
     assert {name: len(values) for name, values in history.items()} == dict.fromkeys(
         ["accuracy", "loss", "val_accuracy", "val_loss"], 3
     )
     with Session(done / "models" / "cnn" / "1") as session:
-        assert json.loads((done / "runs" / "evaluation.json").read_text()) == session.contract().evaluation.model_dump()
+        contract = session.contract()
+    assert json.loads((done / "runs" / "evaluation.json").read_text()) == contract.evaluation.model_dump()
+    assert contract.provenance.history is not None
+    assert contract.provenance.history["val_accuracy"] == pytest.approx(history["val_accuracy"], rel=1e-4)
+
+
+def test_the_epochs_can_be_watched_in_tensorboard(done: Path) -> None:
+    accumulator = EventAccumulator(str(done / "runs" / "logs" / "validation"))
+    accumulator.Reload()
+    assert [event.step for event in accumulator.Tensors("epoch_accuracy")] == [0, 1, 2]
 
 
 def test_the_exported_weights_are_stored_once_and_without_an_optimizers(done: Path) -> None:
     variables = done / "models" / "cnn" / "1" / "variables" / "variables.data-00000-of-00001"
-    assert 122_570 * 4 <= variables.stat().st_size < 122_570 * 4 * 1.1
+    assert 1_716_808 * 4 <= variables.stat().st_size < 1_716_808 * 4 * 1.1
 
 
 def test_the_contracts_accuracy_is_what_the_exported_graph_reaches(done: Path, cifar_folder: Path) -> None:
@@ -85,9 +107,17 @@ def test_the_contracts_accuracy_is_what_the_exported_graph_reaches(done: Path, c
 
 def test_a_higher_temperature_leaves_the_label_and_lowers_the_confidence() -> None:
     keras.utils.set_random_seed(0)
-    network = cnn.build((32, 32, 3), 10)
     pictures = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
-    one, three = (np.asarray(cnn.calibrated(network, temperature)(pictures)) for temperature in (1.0, 3.0))
+    network = cnn_seed.build(pictures, 10)
+    one, three = (
+        keras.ops.convert_to_numpy(calibrated(network, name="image", temperature=temperature)(pictures))
+        for temperature in (1.0, 3.0)
+    )
     assert one.argmax(axis=1).tolist() == three.argmax(axis=1).tolist()
     assert (three.max(axis=1) < one.max(axis=1)).all()
     np.testing.assert_allclose(np.log(one[:, 0] / one[:, 1]), 3 * np.log(three[:, 0] / three[:, 1]), rtol=1e-4)
+
+
+def test_cifar_10_cannot_be_asked_for_in_another_size(cifar_folder: Path) -> None:
+    with pytest.raises(DataProblem, match="leave --size out"):
+        cnn.read(CnnConfig(data=cifar_folder, size=64))

@@ -10,10 +10,13 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from serving.contract import Contract, Golden
+from serving.contract import ATTRIBUTION, EXPLAIN, LABEL, SCORE, Contract, Golden
+from training.explanation import Explain
 from training.export import SERVING, Session, check_repository, give_next_number, publish
 from training.problems import GoldenDisagreement, RepositoryProblem
+from training.warmup import read_warmup
 
 Version = tuple[keras.Model, Contract]
 
@@ -82,6 +85,51 @@ def test_publishers_that_finish_at_once_get_different_numbers(tmp_path: Path) ->
         places = list(pool.map(give_next_number, folders))
     assert sorted(int(place.name) for place in places) == list(range(1, 17))
     assert {(place / "saved_model.pb").read_text() for place in places} == {folder.name for folder in folders}
+
+
+def brightness(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Stands for an explanation."""
+    shares = tf.reduce_mean(tf.cast(pixels, tf.float32), axis=-1)
+    total = tf.reduce_sum(shares, axis=[1, 2])
+    return {ATTRIBUTION: shares, LABEL: tf.zeros_like(total, tf.int64), SCORE: total}
+
+
+def test_an_explanation_is_a_signature_that_takes_what_the_model_takes(version: Version, tmp_path: Path) -> None:
+    model, contract = version
+    contract = contract.model_copy(update={"explain": EXPLAIN})
+    pictures = np.random.default_rng(1).integers(0, 256, (5, 8, 8, 3)).astype(np.uint8)
+    with Session(publish(model, contract, repository=tmp_path, name="cnn", explain=brightness)) as session:
+        assert session.contract().explain == EXPLAIN
+        answer = session.call(EXPLAIN, {"image": pictures})
+    np.testing.assert_allclose(answer[ATTRIBUTION], pictures.mean(axis=-1), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("promised", "given"), [(EXPLAIN, None), (None, brightness)])
+def test_an_explanation_that_the_contract_does_not_agree_with_is_refused(
+    promised: str | None, given: Explain | None, version: Version, tmp_path: Path
+) -> None:
+    model, contract = version
+    contract = contract.model_copy(update={"explain": promised})
+    with pytest.raises(ValueError, match="give it both or neither"):
+        publish(model, contract, repository=tmp_path, name="cnn", explain=given)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_version_that_fails_at_a_warm_up_request_is_not_published(version: Version, tmp_path: Path) -> None:
+    def broken(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        with tf.control_dependencies([tf.debugging.assert_less(pixels, tf.zeros_like(pixels), "out of order")]):
+            return brightness(tf.identity(pixels))
+
+    model, contract = version
+    contract = contract.model_copy(update={"explain": EXPLAIN})
+    with pytest.raises(tf.errors.InvalidArgumentError, match="out of order"):
+        publish(model, contract, repository=tmp_path, name="cnn", explain=broken)
+    assert list((tmp_path / "cnn").iterdir()) == []
+
+
+def test_a_version_brings_its_warm_up_requests(published: Path) -> None:
+    assert {request.model_spec.signature_name for request in read_warmup(published)} == {SERVING, "contract"}
+    assert {request.model_spec.name for request in read_warmup(published)} == {"cnn"}
 
 
 def _with_other_answers(contract: Contract) -> Contract:

@@ -18,6 +18,14 @@ def test_the_folder_that_holds_the_layout_is_taken_too(imdb_folder: Path) -> Non
     assert imdb.read(imdb_folder.parent, name="IMDB", validation=0.1, seed=0).sha256 == inner.sha256
 
 
+def test_its_folder_is_told_from_others_even_when_a_part_is_missing(imdb_folder: Path, tmp_path: Path) -> None:
+    assert imdb.is_here(imdb_folder)
+    assert imdb.is_here(tmp_path)
+    (imdb_folder / "train").rename(tmp_path / "elsewhere")
+    assert imdb.is_here(imdb_folder)
+    assert not imdb.is_here(tmp_path / "elsewhere")
+
+
 def test_one_changed_letter_changes_the_checksum(imdb_folder: Path) -> None:
     before = imdb.read(imdb_folder, name="IMDB", validation=0.1, seed=0).sha256
     (imdb_folder / "test" / "pos" / "0_5.txt").write_text("A food film", encoding="utf-8")
@@ -25,7 +33,9 @@ def test_one_changed_letter_changes_the_checksum(imdb_folder: Path) -> None:
 
 
 def test_a_folder_that_is_something_else_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(DataProblem, match=r"holds no \*\.txt: give the unpacked aclImdb, or a CSV file, with --data"):
+    with pytest.raises(
+        DataProblem, match=r"holds no \*\.txt: give the unpacked aclImdb, or a CSV, JSONL or Parquet file, with --data"
+    ):
         imdb.read(tmp_path, name="IMDB", validation=0.1, seed=0)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.contract import TextInput
+from serving.contract import ATTRIBUTION, EXPLAIN, SCORE, TextInput
 from serving.preprocessing import TextPreprocessor
 from training import lstm
 from training.config import LstmConfig
@@ -49,8 +49,21 @@ def test_the_job_learns_and_publishes_what_a_table_says(done: Path) -> None:
     assert 12 <= len(contract.golden.examples) <= 16
 
 
-def test_the_run_leaves_history_and_evaluation_beside(done: Path) -> None:
-    assert {path.name for path in (done / "runs").iterdir()} == {"history.json", "history.png", "evaluation.json"}
+def test_the_run_leaves_a_report_beside_and_says_what_was_left_out(done: Path) -> None:
+    assert {"report.html", "card.json", "left_out.csv"} <= {path.name for path in (done / "runs").iterdir()}
+    assert "the label is empty" in (done / "runs" / "left_out.csv").read_text()
+
+
+def test_answers_can_be_explained_and_the_first_user_does_not_wait(done: Path) -> None:
+    version = done / "models" / "lstm" / "1"
+    ids = np.array([[5, 6, 7, 0]], dtype=np.int32)
+    with Session(version) as session:
+        assert session.contract().explain == EXPLAIN
+        answer = session.call(EXPLAIN, {"ids": ids})
+    assert answer[ATTRIBUTION].shape == (1, 4)
+    assert answer[ATTRIBUTION][0, 3] == 0
+    assert answer[ATTRIBUTION].sum() == pytest.approx(answer[SCORE][0], rel=0.05, abs=0.02)
+    assert (version / "assets.extra" / "tf_serving_warmup_requests").stat().st_size > 0
 
 
 def test_the_answer_does_not_depend_on_padding(done: Path) -> None:

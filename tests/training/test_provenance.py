@@ -1,3 +1,5 @@
+import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -6,7 +8,7 @@ import pytest
 
 from training.config import CnnConfig
 from training.data import Dataset, Examples
-from training.provenance import commit, provenance
+from training.provenance import commit, machine, processor, provenance
 
 
 def _git(root: Path, *arguments: str) -> str:
@@ -55,7 +57,50 @@ def test_no_path_of_the_machine_gets_into_it() -> None:
     nothing = Examples(np.zeros((0, 1)), np.zeros(0, np.int64))
     data = Dataset("CIFAR-10", ["a", "b"], nothing, nothing, nothing, seen=False, sha256="ab")
     made = provenance(config, data, seconds=1.5)
-    assert "/" not in made.model_dump_json(exclude={"packages"})
+    assert "/" not in made.model_dump_json(exclude={"packages", "machine"})
     assert (made.seed, made.data, made.data_sha256, made.training_seconds) == (7, "CIFAR-10", "ab", 1.5)
-    assert made.config["epochs"] == 10
+    assert made.config["epochs"] == config.epochs
     assert set(made.packages) == {"keras", "numpy", "pillow", "tensorflow", "tokenizers"}
+
+
+def test_the_history_is_kept_as_precisely_as_it_is_known() -> None:
+    nothing = Examples(np.zeros((0, 1)), np.zeros(0, np.int64))
+    data = Dataset("CIFAR-10", ["a", "b"], nothing, nothing, nothing, seen=False, sha256="ab")
+    curve = list(np.array([0.1, 1 / 3], np.float32))
+    assert provenance(CnnConfig(), data, seconds=1, history={"loss": curve}).history == {"loss": [0.1, 0.333333]}
+
+
+def test_the_machine_is_told_by_processor_cores_and_memory() -> None:
+    parts = machine().split(", ")
+    assert parts[0]
+    assert re.fullmatch(r"\d+ cores?", parts[1])
+    assert re.fullmatch(r"\d+ GiB", parts[2])
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux keeps a process to some cores")
+def test_only_the_cores_that_the_process_may_use_are_counted() -> None:
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert ", 1 core," in machine()
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (
+            "processor\t: 0\nmodel name\t: Intel(R) Core(TM) i7-8650U CPU @ 1.90GHz\nmodel name\t: another\n",
+            "Intel Core i7-8650U CPU @ 1.90GHz",
+        ),
+        ("processor\t: 0\nBogoMIPS\t: 243.75\n", None),
+    ],
+)
+def test_the_processor_is_read_from_linux(content: str, name: str | None, tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text(content)
+    assert processor(tmp_path / "cpuinfo") == name
+
+
+def test_a_processor_that_no_file_tells_is_none(tmp_path: Path) -> None:
+    assert processor(tmp_path / "cpuinfo") is None

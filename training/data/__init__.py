@@ -1,13 +1,25 @@
 """Data sets: where they come from, and how they are cut. Each reader is one module and gives a `Dataset`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training.problems import DataProblem
+
 ENOUGH = 5
-"""Examples of each label without which a split says nothing."""
+"""Examples of each label without which a cut says nothing."""
+TOY = 50
+"""Fewer examples than this, of all labels together, are not cut."""
+FEWEST = 3
+"""Examples without which a version cannot prove itself: its golden examples are made of them."""
+TEST = 0.2
+"""Share of each label's examples that is held out for the test where the data come without one."""
+HEAVIEST = 10.0
+"""How many times an example of an average label one of a rare label may weigh."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,11 @@ class Dataset:
 
     def described(self, things: str) -> str:
         """How many there are of each part, for people."""
+        if self.seen:
+            return (
+                f"{self.name}: {len(self.train)} {things} are too few to hold any out.\nThe model learns from all of "
+                f"them and is judged on the same: its accuracy says nothing of other {things}."
+            )
         return (
             f"{self.name}: {len(self.train):,} {things} to learn from, {len(self.validation):,} held out, "
             f"{len(self.test):,} to test on"
@@ -71,9 +88,31 @@ class Dataset:
         """Each label's share of the training data."""
         return [float(n) / len(self.train) for n in np.bincount(self.train.labels, minlength=len(self.labels))]
 
+    @property
+    def label_weights(self) -> NDArray[np.float32]:
+        """What an example of each label weighs when rare labels are not to be drowned, float32 [labels].
 
-def cut(examples: Examples, share: float, *, seed: int) -> tuple[Examples, Examples]:
+        √(n / (labels · nₗ)), at most HEAVIEST, and then such that the training examples weigh 1 on average and the
+        learning rate keeps its meaning. The root is half the way (on a log scale) to labels that weigh the same
+        altogether: all of it lets the few examples of a rare label shake every step. Labels of one size weigh 1.
+
+        Whoever learns so answers as if label l were wₗ times as frequent as it is; a temperature cannot undo that, but
+        taking log wₗ from the logits can (Elkan: The Foundations of Cost-Sensitive Learning, IJCAI 2001, theorem 2).
+        """
+        counts = np.bincount(self.train.labels, minlength=len(self.labels))
+        weights = np.minimum(np.sqrt(len(self.train) / (len(self.labels) * np.maximum(1, counts))), HEAVIEST)
+        even: NDArray[np.float32] = (weights * len(self.train) / (weights * counts).sum()).astype(np.float32)
+        return even
+
+
+def cut(examples: Examples, share: float, *, seed: int, at_least: int = 1) -> tuple[Examples, Examples]:
     """Hold out a share of each label's examples, chosen by chance.
+
+    Args:
+        examples: to be cut.
+        share: of each label's examples.
+        seed: chooses them.
+        at_least: hold out so many of a label where that is no more than a fifth of it.
 
     Returns:
         what remains, and what was held out (at least one example of each label).
@@ -82,10 +121,64 @@ def cut(examples: Examples, share: float, *, seed: int) -> tuple[Examples, Examp
     held = np.zeros(len(examples), dtype=np.bool_)
     for label in np.unique(examples.labels):
         positions = chance.permutation(np.flatnonzero(examples.labels == label))
-        held[positions[: max(1, round(share * len(positions)))]] = True
+        fewest = max(1, min(at_least, len(positions) // ENOUGH))
+        held[positions[: max(fewest, round(share * len(positions)))]] = True
     return examples.take(~held), examples.take(held)
 
 
-def can_be_cut(examples: Examples, share: float, labels: int) -> bool:
-    """Whether a share of the examples would still hold ENOUGH of each of so many labels."""
-    return bool(np.bincount(examples.labels, minlength=labels).min() * share >= ENOUGH)
+def in_parts(
+    given: Mapping[str, Examples],
+    *,
+    source: Path,
+    name: str,
+    labels: list[str],
+    validation: float,
+    seed: int,
+    sha256: str,
+) -> Dataset:
+    """The user's own examples as a data set. What they do not come with is cut from what there is to learn from.
+
+    Fewer than TOY examples are not cut: they serve for all three parts, and the data set says that it is `seen`.
+
+    Args:
+        given: the parts that there are: `train`, and perhaps `validation` and `test`.
+        source: where they came from, for messages.
+        name: of the data set.
+        labels: their names.
+        validation: share of the training data to hold out, if it is not given.
+        seed: which are held out.
+        sha256: of the content.
+
+    Raises:
+        DataProblem: a label has too few examples.
+    """
+    train = given["train"]
+    if len(given) == 1 and len(train) < TOY:
+        _check_counts(train, 1, labels, source=source)
+        if len(train) < FEWEST:
+            raise DataProblem(f"{source} has {len(train)} examples: give it at least {FEWEST}, better hundreds.")
+        return Dataset(name, labels, train, train, train, seen=True, sha256=sha256)
+    _check_counts(train, ENOUGH, labels, source=source)
+    for part in given.keys() - {"train"}:
+        _check_counts(given[part], 1, labels, source=source, part=part)
+    # by its fewest, a cut test has more
+    if len(test := given.get("test", train)) < FEWEST:
+        raise DataProblem(f"{source} has {len(test)} examples to test on: give it at least {FEWEST}, better hundreds.")
+    if "test" not in given:
+        train, test = cut(train, TEST, seed=seed)
+    held_out = given.get("validation")
+    if held_out is None:
+        train, held_out = cut(train, validation, seed=seed, at_least=ENOUGH)
+    return Dataset(name, labels, train, held_out, test, seen=False, sha256=sha256)
+
+
+def _check_counts(examples: Examples, fewest: int, labels: list[str], *, source: Path, part: str = "") -> None:
+    counts = np.bincount(examples.labels, minlength=len(labels))
+    few = [f"{label!r} has {count}" for label, count in zip(labels, counts, strict=True) if count < fewest]
+    if few:
+        listed = ", ".join(few[:5]) + (f" and {len(few) - 5} more have too few" if len(few) > 5 else "")  # noqa: PLR2004 - a short list
+        most = labels[counts.argmax()]
+        raise DataProblem(
+            f"{source} has too few {f'{part} ' if part else ''}examples of a label: {listed}, where {most!r} has "
+            f"{counts.max():,}. Give each at least {fewest}, or take the label out."
+        )

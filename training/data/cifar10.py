@@ -45,6 +45,11 @@ def read(folder: Path | None, *, name: str, validation: float, seed: int) -> Dat
     )
 
 
+def is_here(folder: Path) -> bool:
+    """Whether a folder is CIFAR-10's, or the one that holds it, complete or not."""
+    return any((_home(folder) / batch).is_file() for batch in (*TRAIN, TEST))
+
+
 class ArrayUnpickler(pickle.Unpickler):
     """Unpickles plain values and NumPy arrays. A pickle that names anything else could run code, and is refused."""
 
@@ -71,7 +76,7 @@ def _download() -> tuple[Examples, Examples]:
 
 
 def _read_batches(folder: Path) -> tuple[Examples, Examples]:
-    home = folder / FOLDER if (folder / FOLDER).is_dir() else folder
+    home = _home(folder)
     missing = [batch for batch in (*TRAIN, TEST) if not (home / batch).is_file()]
     if missing:
         raise DataProblem(
@@ -81,6 +86,10 @@ def _read_batches(folder: Path) -> tuple[Examples, Examples]:
     batches = [_read_batch(home / batch) for batch in TRAIN]
     train = _examples(np.concatenate([pixels for pixels, _ in batches]), np.concatenate([ids for _, ids in batches]))
     return train, _examples(*_read_batch(home / TEST))
+
+
+def _home(folder: Path) -> Path:
+    return folder / FOLDER if (folder / FOLDER).is_dir() else folder
 
 
 def _read_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

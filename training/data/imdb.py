@@ -12,6 +12,7 @@ from training.problems import DataProblem
 LABELS = ["negative", "positive"]
 FOLDERS = {"neg": 0, "pos": 1}
 FOLDER = "aclImdb"
+PARTS = ("train", "test")
 ARCHIVE = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
 ARCHIVE_MD5 = "7c2ac02c03563afcf9b574c7e56c153a"
 """The authors name no other checksum in use."""
@@ -30,13 +31,22 @@ def read(folder: Path | None, *, name: str, validation: float, seed: int) -> Dat
         DataProblem: it is not there, or not what it should be.
     """
     folder = _download() if folder is None else folder
-    home = folder / FOLDER if (folder / FOLDER).is_dir() else folder
+    home = _home(folder)
     digest = hashlib.sha256()
-    train, test = (_read_part(home / part, digest) for part in ("train", "test"))
+    train, test = (_read_part(home / part, digest) for part in PARTS)
     rest, held_out = cut(train, validation, seed=seed)
     return Dataset(
         name=name, labels=LABELS, train=rest, validation=held_out, test=test, seen=False, sha256=digest.hexdigest()
     )
+
+
+def is_here(folder: Path) -> bool:
+    """Whether a folder is IMDB's, or the one that holds it, complete or not."""
+    return any((_home(folder) / part / name).is_dir() for part in PARTS for name in FOLDERS)
+
+
+def _home(folder: Path) -> Path:
+    return folder / FOLDER if (folder / FOLDER).is_dir() else folder
 
 
 def _download() -> Path:
@@ -56,8 +66,8 @@ def _read_part(folder: Path, digest: "hashlib._Hash") -> Examples:
         paths = sorted((folder / name).glob("*.txt"))
         if not paths:
             raise DataProblem(
-                f"{folder / name} holds no *.txt: give the unpacked {FOLDER}, or a CSV file, with --data, "
-                "or leave --data out to download it."
+                f"{folder / name} holds no *.txt: give the unpacked {FOLDER}, or a CSV, JSONL or Parquet file, "
+                "with --data, or leave --data out to download it."
             )
         for path in paths:
             texts.append(_read_text(path))

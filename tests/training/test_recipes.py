@@ -1,0 +1,81 @@
+"""The networks of the recipes: their shapes, what they cost, and that padding costs nothing."""
+
+import keras
+import numpy as np
+import pytest
+
+from training.config import LstmConfig
+from training.recipes import cnn_accurate, lstm_accurate, lstm_seed
+
+
+def _pictures(side: int, channels: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (50, side, side, channels), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("side", [8, 28, 32, 64, 96])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_of_any_size_have_a_network(side: int, channels: int) -> None:
+    pictures = _pictures(side, channels)
+    network = cnn_accurate.build(pictures, 7)
+    assert network(pictures[:2]).shape == (2, 7)
+
+
+def test_each_block_halves_the_picture_until_it_is_small() -> None:
+    assert cnn_accurate.widths(8) == (256,)
+    assert cnn_accurate.widths(16) == (224, 256)
+    assert cnn_accurate.widths(32) == (56, 224, 256)
+    assert cnn_accurate.widths(64) == (32, 56, 224, 256)
+    assert cnn_accurate.widths(128) == (32, 32, 56, 224, 256)
+
+
+def test_a_small_picture_costs_less_than_a_hundred_million_multiply_adds() -> None:
+    network = cnn_accurate.build(_pictures(32), 10)
+    convolutions = [layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D)]
+    cost = sum(np.prod(layer.kernel.shape) * np.prod(layer.output.shape[1:3]) for layer in convolutions)
+    assert 90e6 < cost < 100e6
+
+
+def test_the_first_layer_makes_patches_uncorrelated_and_of_one_variance() -> None:
+    # neighbours are alike, as in real pictures
+    pictures = _pictures(9).repeat(4, axis=1).repeat(4, axis=2)
+    kernel = cnn_accurate.whitening(pictures)
+    assert kernel.shape == (2, 2, 3, 24)
+    out = keras.ops.convert_to_numpy(keras.ops.conv(pictures.astype(np.float32) / 127.5 - 1, kernel))
+    rows = out.reshape(-1, 24)
+    moments = rows[:, :12].T @ rows[:, :12] / len(rows)
+    assert np.abs(moments - np.diag(np.diag(moments))).max() < 0.01
+    assert np.diag(moments).max() < 1.01
+    assert rows[:, 12:] == pytest.approx(-rows[:, :12], abs=1e-5)
+
+
+def test_flat_pictures_do_not_break_the_first_layer() -> None:
+    assert np.isfinite(cnn_accurate.whitening(np.full((5, 8, 8, 3), 128, np.uint8))).all()
+
+
+@pytest.mark.parametrize("recipe", [lstm_accurate, lstm_seed])
+@pytest.mark.parametrize("length", [1, 2, 7, 30])
+def test_padding_changes_no_answer(recipe: object, length: int) -> None:
+    keras.utils.set_random_seed(0)
+    config = LstmConfig(vocabulary=50, embedding=8, units=4)
+    network = recipe.build(config, 3)  # type: ignore[attr-defined]
+    # the tables of votes start with zeros, which would hide a mistake
+    network.set_weights([np.random.default_rng(1).normal(size=w.shape) for w in network.get_weights()])
+    ids = np.random.default_rng(0).integers(1, 50, (1, length)).astype(np.int32)
+    alone = keras.ops.convert_to_numpy(network(ids))
+    padded = keras.ops.convert_to_numpy(network(np.pad(ids, ((0, 0), (0, 5)))))
+    assert np.ptp(alone) > 0.01
+    assert padded == pytest.approx(alone, abs=1e-5)
+
+
+def test_two_orders_of_the_same_words_are_different_pairs() -> None:
+    ids = keras.ops.convert_to_tensor(np.array([[5, 9], [9, 5]], np.int32))
+    rows = keras.ops.convert_to_numpy(lstm_accurate.pair_ids(ids, 1000))
+    assert rows.min() >= 0
+    assert rows.max() < 1000
+    assert len({*rows.ravel()}) == 4
+
+
+def test_large_ids_stay_inside_the_table() -> None:
+    ids = keras.ops.convert_to_tensor(np.array([[2_000_000, 1_999_999, 1]], np.int32))
+    rows = keras.ops.convert_to_numpy(lstm_accurate.pair_ids(ids, 1000))
+    assert ((rows >= 0) & (rows < 1000)).all()

@@ -1,0 +1,95 @@
+"""How both jobs end: the gate looks at the written copy, the version is published or not, and either way reported."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.contract import Contract
+from training import gate, report, repository
+from training.checkpoint import Checkpoint
+from training.config import Config
+from training.data import Dataset
+from training.explanation import Explain
+from training.export import Session, publish
+from training.problems import GoldenDisagreement
+from training.terminal import say, summary
+
+
+def finish(
+    model: keras.Model,
+    contract: Contract,
+    *,
+    explain: Explain,
+    data: Dataset,
+    probabilities: NDArray[np.floating],
+    parity: NDArray[np.generic],
+    config: Config,
+    checkpoint: Checkpoint,
+) -> None:
+    """Publish what was trained, if the gate lets it through, and write the report.
+
+    Args:
+        model: the wire's tensor → calibrated probabilities, [n, labels].
+        contract: of the version.
+        explain: answers its `explain` signature.
+        data: that it learned from and was judged on.
+        probabilities: of the test examples, calibrated, [n, labels].
+        parity: held-out examples as they stand on the wire, to compare the exported graph with `model` by.
+        config: of the job.
+        checkpoint: of the run; it stays when nothing was published, so that the same command with `--force`, or with a
+            larger budget, ends at once.
+
+    Raises:
+        Refused: the gate stays shut; the report says why.
+        GoldenDisagreement: the copy on disk answers otherwise than the model; the report says so.
+        RepositoryProblem: the repository cannot be written.
+        OSError: the report cannot be written.
+    """
+    mistakes = report.mistakes(data.test, probabilities, data.labels)
+    expected = keras.ops.convert_to_numpy(model(parity, training=False))
+    judgements: list[gate.Judgement] = []
+
+    def inspect(copy: Path) -> list[str]:
+        with Session(copy) as session:
+            judgement = gate.judge(
+                copy,
+                session,
+                contract,
+                parity=(parity, expected),
+                test=data.test,
+                incumbent=repository.in_service(config.models, config.name),
+                budget=gate.Budget(config.margin, config.max_megabytes, config.max_milliseconds),
+            )
+        judgements.append(judgement)
+        for finding in judgement.findings:
+            say(finding)
+        return gate.enforce(judgement, force=config.force)
+
+    def reported(version: Path | None, refusals: list[str]) -> None:
+        checks = [finding for judgement in judgements for finding in judgement.findings]
+        report.write(
+            config.results,
+            published or contract,
+            data,
+            name=config.name,
+            version=version,
+            mistakes=mistakes,
+            checks=checks,
+            refusals=refusals,
+        )
+
+    published: Contract | None = None
+    try:
+        version = publish(model, contract, repository=config.models, name=config.name, explain=explain, inspect=inspect)
+    except (gate.Refused, GoldenDisagreement) as refused:
+        found = [str(refusal) for judgement in judgements for refusal in judgement.refusals]
+        reported(None, found or [str(refused)])
+        raise
+    repository.announce(config.models, config.name)
+    checkpoint.remove()
+    with Session(version) as session:
+        published = session.contract()
+    reported(version, [])
+    summary(published, version, config.results)
