@@ -139,6 +139,7 @@ def test_the_request_id_is_echoed_or_made_and_logged(service: Service) -> None:
 def test_a_log_line_tells_of_the_request_but_not_its_text(service: Service) -> None:
     headers = {"X-Request-ID": "logged-1", "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
     service.post("/classify-text", json={"text": "good secret words"}, headers=headers)
+    service.wait_for(lambda: "logged-1" in service.log.read_text())
     (line,) = [json.loads(line) for line in service.log.read_text().splitlines() if "logged-1" in line]
     assert line["path"] == "/classify-text"
     assert (line["status"], line["model"], line["version"]) == (200, "lstm", 1)

@@ -1,8 +1,9 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from training.data import imdb
+from training.data import Examples, imdb
 from training.problems import DataProblem
 
 
@@ -24,6 +25,20 @@ def test_its_folder_is_told_from_others_even_when_a_part_is_missing(imdb_folder:
     (imdb_folder / "train").rename(tmp_path / "elsewhere")
     assert imdb.is_here(imdb_folder)
     assert not imdb.is_here(tmp_path / "elsewhere")
+
+
+def test_reviews_of_one_film_are_held_out_together() -> None:
+    # 40 films of 25 reviews each, neighbours as their numbers are
+    films = np.repeat(np.arange(40), 25)
+    examples = Examples(np.concatenate([films, films]), np.repeat([0, 1], 1000))
+    train, held_out = imdb.cut_films(examples, 0.1, seed=3)
+    for label in (0, 1):
+        kept, held = (set(part.inputs[part.labels == label]) for part in (train, held_out))
+        assert kept.isdisjoint(held)
+        assert (held_out.labels == label).sum() == 100
+    assert sorted([*train.inputs, *held_out.inputs]) == sorted(examples.inputs)
+    again, other = (imdb.cut_films(examples, 0.1, seed=seed)[1].inputs.tolist() for seed in (3, 4))
+    assert again == held_out.inputs.tolist() != other
 
 
 def test_one_changed_letter_changes_the_checksum(imdb_folder: Path) -> None:
