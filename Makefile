@@ -7,7 +7,7 @@ FLAGS ?=
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help serve test check format fuzz soak sbom lock clean
+.PHONY: help serve test slow check format fuzz soak sbom lock clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,8 +15,11 @@ help: ## list these verbs
 serve: $(READY) ## serve the models in models/ at http://127.0.0.1:8080
 	@exec $(BIN)/sightread serve $(FLAGS)
 
-test: $(READY) ## run every test
-	@$(BIN)/pytest $(FLAGS)
+test: $(READY) ## run the tests, but for the slow ones
+	@$(BIN)/pytest -m "not slow" $(FLAGS)
+
+slow: $(READY) ## run the slow tests: whole trainings, killed ones among them
+	@$(BIN)/pytest -m slow $(FLAGS)
 
 check: $(READY) ## lint, check types
 	@$(BIN)/ruff check

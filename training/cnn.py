@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.contract import EXPLAIN, Contract, ImageInput, Output, Reference
-from training import augmentation, evaluation, fitting, golden, history
+from training import augmentation, devices, evaluation, fitting, golden, history
 from training.checkpoint import Checkpoint, Progress
 from training.config import CnnConfig
 from training.data import Dataset, cifar10, left_out, pictures
@@ -39,6 +39,8 @@ def run(config: CnnConfig) -> None:
     check_repository(config.models, config.name)
     check_folder(config.results)
     keras.utils.set_random_seed(config.seed)
+    if config.deterministic:
+        devices.make_deterministic()
 
     heading("Data")
     data = read(config)

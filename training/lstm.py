@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from serving.contract import EXPLAIN, Contract, Output, Reference, TextInput
 from serving.preprocessing import TextPreprocessor
 from serving.problems import Unprocessable
-from training import evaluation, fitting, golden, history
+from training import devices, evaluation, fitting, golden, history
 from training.checkpoint import Checkpoint, Progress
 from training.config import LstmConfig
 from training.data import Dataset, Examples, imdb, left_out, table
@@ -49,6 +49,8 @@ def run(config: LstmConfig) -> None:
     check_repository(config.models, config.name)
     check_folder(config.results)
     keras.utils.set_random_seed(config.seed)
+    if config.deterministic:
+        devices.make_deterministic()
 
     heading("Data")
     data = read(config)

@@ -10,6 +10,8 @@ from tests.training.made_data import SHAPES, write_sentences, write_shapes
 from training.__main__ import main
 from training.export import Session
 
+pytestmark = pytest.mark.slow
+
 
 def train(job: str, data: Path, folder: Path, *flags: str) -> int:
     places = ["--data", str(data), "--models", str(folder / "models"), "--output", str(folder / "runs")]

@@ -15,6 +15,7 @@ import pytest
 from training.checkpoint import FILE
 from training.export import Session
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 
 

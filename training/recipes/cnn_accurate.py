@@ -88,6 +88,7 @@ def _normalization() -> layers.BatchNormalization:
     return layers.BatchNormalization(scale=False, momentum=0.6, epsilon=1e-6)
 
 
+@keras.saving.register_keras_serializable("sightread")
 class PartlyIdentity(keras.initializers.Initializer):  # type: ignore[misc] # Keras ships no types
     """Filters that pass their inputs on, one each, and random ones for what filters are left."""
 
