@@ -5,6 +5,7 @@ from types import ModuleType
 
 import keras
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from serving.contract import EXPLAIN, Contract, ImageInput, Output, Reference
@@ -36,6 +37,7 @@ def run(config: CnnConfig) -> None:
     Raises:
         TrainingProblem: a foreseeable failure; nothing was published.
     """
+    strategy = devices.strategy()
     check_repository(config.models, config.name)
     check_folder(config.results)
     keras.utils.set_random_seed(config.seed)
@@ -54,7 +56,9 @@ def run(config: CnnConfig) -> None:
     checkpoint = Checkpoint(config.results, {**config.recipe_of_model(), "data": data.sha256})
     if config.restart:
         checkpoint.remove()
-    progress = fit(network, data, config, checkpoint)
+    progress = fit(network, data, strategy, config, checkpoint)
+    if not devices.is_chief(strategy):
+        return
     history.save(progress.history, config.results, title=f"{config.name}: {data.name}")
 
     heading("Calibrate")
@@ -127,22 +131,26 @@ def read(config: CnnConfig) -> Dataset:
     return data
 
 
-def fit(network: keras.Model, data: Dataset, config: CnnConfig, checkpoint: Checkpoint) -> Progress:
-    """Learn, every picture once an epoch, mirrored in every other one, and moved as chance will have it."""
+def fit(
+    network: keras.Model, data: Dataset, strategy: tf.distribute.Strategy, config: CnnConfig, checkpoint: Checkpoint
+) -> Progress:
+    """Learn, every picture once an epoch: mirrored in every other one, moved and partly hidden by chance."""
     train = data.train
     size = fitting.batch_size(config, len(train))
     # what is left over after the last whole batch is another part in every epoch
     steps = len(train) // size
+    shorter = min(train.inputs.shape[1:3])
+    shift, cutout = round(config.shift * shorter), round(config.cutout * shorter)
     mirrored_first = np.random.default_rng(config.seed).random(len(train)) < 1 / 2
 
     def batches(epoch: int) -> Iterator[fitting.Batch]:
         chance = np.random.default_rng((config.seed, epoch))
         order = chance.permutation(len(train))
         for which in order[: steps * size].reshape(steps, size):
-            seen = augmentation.moved(train.inputs[which], config.shift, chance)
+            seen = augmentation.moved(train.inputs[which], shift, chance)
             if config.flip:
                 seen = augmentation.mirrored(seen, mirrored_first[which] ^ bool(epoch % 2))
-            yield seen, train.labels[which]
+            yield augmentation.cut_out(seen, cutout, chance), train.labels[which]
 
     def held_out() -> Iterator[fitting.Batch]:
         for start in range(0, len(data.validation), PREDICTED_AT_ONCE):
@@ -153,9 +161,10 @@ def fit(network: keras.Model, data: Dataset, config: CnnConfig, checkpoint: Chec
         network,
         batches,
         held_out,
-        optimizer=RECIPES[config.recipe].optimizer(config.learning_rate, config.epochs * steps),
+        optimizer=lambda: RECIPES[config.recipe].optimizer(config.learning_rate, config.epochs * steps),
+        strategy=strategy,
         steps=steps,
-        label_weights=data.label_weights if config.balance else np.ones_like(data.label_weights),
+        label_weights=data.label_weights,
         config=config,
         checkpoint=checkpoint,
     )

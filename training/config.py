@@ -1,10 +1,10 @@
 """The settings of the two jobs, each one flat and frozen; every field is a flag of `sightread train`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 Recipe = Literal["accurate", "seed"]
@@ -54,6 +54,8 @@ class Config(BaseSettings):
     """Let examples of rare labels weigh more while learning; the probabilities stay those of the data."""
     seed: int = Field(default=1, ge=0, lt=2**32)
     """Chooses the first weights, the order of the examples, and which are held out."""
+    precision: Literal["auto", "float32"] = "auto"
+    """Compute in bfloat16 while learning, where every GPU is made for it, or always in float32."""
     deterministic: bool = False
     """Use only operations that give the same bits every time; slower."""
     validation: float = Field(default=0.05, gt=0, le=0.5)
@@ -72,7 +74,7 @@ class Config(BaseSettings):
         """The folder for what is not the model."""
         return self.output or Path("runs", self.name)
 
-    def recipe_of_model(self) -> Mapping[str, Any]:
+    def recipe_of_model(self) -> dict[str, Any]:
         """What makes the model what it is: neither places on this machine nor what may be published."""
         return self.model_dump(mode="json", exclude=ELSEWHERE)
 
@@ -105,7 +107,7 @@ class CnnConfig(Config):
     """What the contract calls the data; CIFAR-10, or the folder's name, when not given."""
     name: str = "cnn"
     """What the model is called."""
-    epochs: PositiveInt = Field(default_factory=by_recipe(accurate=14, seed=10))
+    epochs: PositiveInt = Field(default_factory=by_recipe(accurate=24, seed=10))
     """Times that every training picture is seen."""
     batch_size: PositiveInt = Field(default_factory=by_recipe(accurate=1000, seed=64))
     """Examples that a step learns from; fewer where an epoch would have hardly a step."""
@@ -118,8 +120,10 @@ class CnnConfig(Config):
     """Pixels of the square that every picture is brought to; from the pictures when not given."""
     flip: bool = Field(default_factory=by_recipe(accurate=True, seed=False))
     """Mirror pictures while learning: not for letters, digits or anything that has a left and a right."""
-    shift: NonNegativeInt = Field(default_factory=by_recipe(accurate=2, seed=0), le=64)
-    """Move pictures by chance by up to so many pixels while learning."""
+    shift: float = Field(default_factory=by_recipe(accurate=0.125, seed=0.0), ge=0, le=0.5)
+    """Move pictures by chance while learning, by up to this share of their shorter side."""
+    cutout: float = Field(default_factory=by_recipe(accurate=0.25, seed=0.0), ge=0, le=0.75)
+    """Hide a square of each picture by chance while learning, its side this share of the shorter one."""
     max_megabytes: PositiveFloat = 10.0
     """Size that the version may have on disk."""
     max_milliseconds: PositiveFloat = 50.0
@@ -142,7 +146,7 @@ class LstmConfig(Config):
     """Column of the file that holds the labels."""
     name: str = "lstm"
     """What the model is called."""
-    epochs: PositiveInt = Field(default_factory=by_recipe(accurate=6, seed=4))
+    epochs: PositiveInt = Field(default_factory=by_recipe(accurate=8, seed=4))
     """Times that every training text is seen."""
     batch_size: PositiveInt = 64
     """Examples that a step learns from; fewer where an epoch would have hardly a step."""
@@ -152,7 +156,7 @@ class LstmConfig(Config):
     """Share of the right label's probability that goes to all labels alike: it keeps a network from being too sure."""
     vocabulary: int = Field(default_factory=by_recipe(accurate=30_000, seed=20_000), ge=3)
     """Words that have an id of their own, the padding and the unknown word counted in."""
-    length: PositiveInt = Field(default_factory=by_recipe(accurate=512, seed=400))
+    length: PositiveInt = Field(default_factory=by_recipe(accurate=1024, seed=400))
     """Words of a text that are read; the rest is cut off at the end."""
     embedding: PositiveInt = 64
     """Numbers that stand for a word."""

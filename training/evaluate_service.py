@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import httpx
-from pydantic import PositiveInt, ValidationError
+from pydantic import Field, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, SettingsConfigDict
 from tqdm import tqdm
 
@@ -28,13 +28,22 @@ class EvaluateConfig(BaseSettings):
         cli_prog_name="sightread evaluate",
         cli_kebab_case=True,
         cli_hide_none_type=True,
+        cli_avoid_json=True,
         use_attribute_docstrings=True,
     )
 
     what: CliPositionalArg[Literal["image", "text"]]
-    """`image` for CIFAR-10's test pictures, `text` for IMDB's test texts."""
+    """`image` for pictures, `text` for texts."""
     data: Path | None = None
-    """CIFAR-10's folder cifar-10-batches-py, or IMDB's aclImdb. [default: download it]"""
+    """What `sightread train` learned from: CIFAR-10's or IMDB's own folder, a folder with a folder of pictures for each
+    label, or a table of texts and labels. Only its test examples are sent, those that were held out where it has none
+    of its own. [default: CIFAR-10, or IMDB, which is downloaded]"""
+    text_column: str = "text"
+    """Column of a table that holds the texts."""
+    label_column: str = "label"
+    """Column of a table that holds the labels."""
+    seed: int = Field(default=1, ge=0, lt=2**32)
+    """What the version was trained with: chooses which examples were held out."""
     url: str = "http://127.0.0.1:8080"
     """Where the service is."""
     version: PositiveInt | None = None
@@ -127,10 +136,25 @@ async def _ask(client: httpx.AsyncClient, config: EvaluateConfig, example: Any) 
 
 def _test_set(config: EvaluateConfig) -> tuple[Examples, list[str]]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from training.data import cifar10, imdb  # noqa: PLC0415  # reading what the service never needs takes TensorFlow
+    # only those who evaluate wait for what reads data
+    from training.data import cifar10, imdb, pictures, table  # noqa: PLC0415
 
-    reader = cifar10 if config.what == "image" else imdb
-    dataset = reader.read(config.data, name="the test set", validation=0.05, seed=0)
+    data = config.data
+    cut: Any = {"name": "the test set", "validation": 0.05, "seed": config.seed}
+    bad: Sequence[Any] = ()
+    if config.what == "image":
+        if data is None or cifar10.is_here(data):
+            dataset = cifar10.read(data, **cut)
+        else:
+            dataset, bad = pictures.read(data, height=None, width=None, **cut)
+    elif data is None or data.is_dir():
+        dataset = imdb.read(data, **cut)
+    else:
+        dataset, bad = table.read(data, text_column=config.text_column, label_column=config.label_column, **cut)
+    if bad:
+        _complain(f"{len(bad):,} of {data}'s examples cannot be used; sightread train lists them")
+    if dataset.seen:
+        _complain(f"too few to hold any out: whatever learned from {data} learned from these same {len(dataset.test)}")
     return dataset.test, dataset.labels
 
 

@@ -37,8 +37,6 @@ SAME_MACHINE = 4
 """The contract's tolerance allows for another machine's kernels; on this one answers must be this many times closer."""
 
 Array = NDArray[Any]
-Inspect = Callable[[Path], list[str]]
-"""A written copy → the reasons for which it is only published by force; raises what keeps it from being published."""
 
 
 class Session:
@@ -96,6 +94,21 @@ class Session:
         self._session.close()
 
 
+Inspect = Callable[[Path, Session], list[str]]
+"""A written copy, and it loaded → the reasons for which it is only published by force; raises what forbids that."""
+
+
+def proven(copy: Path, session: Session) -> list[str]:
+    """The least that is asked of a written copy: its golden examples.
+
+    Raises:
+        GoldenDisagreement: they come out otherwise than its contract says.
+    """
+    del copy
+    prove(session)
+    return []
+
+
 def publish(
     model: keras.Model,
     contract: Contract,
@@ -103,7 +116,7 @@ def publish(
     repository: Path,
     name: str,
     explain: Explain | None = None,
-    inspect: Inspect | None = None,
+    inspect: Inspect = proven,
 ) -> Path:
     """Write `model` with its `contract` as the next version of `name`.
 
@@ -114,7 +127,8 @@ def publish(
         repository: TensorFlow Serving's layout, `<repository>/<name>/<version>`; made when missing.
         name: of the model.
         explain: answers the signature that the contract calls `explain`, see `training.explanation`.
-        inspect: looks at the written copy before it gets its number, see `training.gate`.
+        inspect: looks at the written copy before it gets its number; at its golden examples, see `prove`, or at more,
+            see `training.gate`.
 
     Returns:
         The version's folder.
@@ -133,12 +147,12 @@ def publish(
     home = repository / name
     try:
         with _hidden_folder(home) as copy:
-            _write_and_prove(copy, model, contract, explain, name)
-            if inspect is not None and (forced := inspect(copy)):
+            _write(copy, model, contract, explain, name)
+            if forced := _inspected(copy, inspect):
                 shutil.rmtree(copy)
                 copy.mkdir()
-                provenance = contract.provenance.model_copy(update={"forced": forced})
-                _write_and_prove(copy, model, contract.model_copy(update={"provenance": provenance}), explain, name)
+                _write(copy, model, _with_forced(contract, forced), explain, name)
+                _inspected(copy, proven)
             _flush(copy)
             return give_next_number(copy)
     except OSError as error:
@@ -147,12 +161,14 @@ def publish(
         ) from error
 
 
-def _write_and_prove(copy: Path, model: keras.Model, contract: Contract, explain: Explain | None, name: str) -> None:
-    _write(model, contract, explain, copy)
-    write_warmup(copy, contract, name=name, signature=SERVING)
+def _inspected(copy: Path, inspect: Inspect) -> list[str]:
     with Session(copy) as session:
-        prove(session)
         rehearse(session, copy)
+        return inspect(copy, session)
+
+
+def _with_forced(contract: Contract, reasons: list[str]) -> Contract:
+    return contract.model_copy(update={"provenance": contract.provenance.model_copy(update={"forced": reasons})})
 
 
 def check_repository(repository: Path, name: str) -> None:
@@ -225,7 +241,7 @@ def _compare(how: str, answered: Array, expected: Array, labels: Sequence[str], 
             )
 
 
-def _write(model: keras.Model, contract: Contract, explain: Explain | None, folder: Path) -> None:
+def _write(folder: Path, model: keras.Model, contract: Contract, explain: Explain | None, name: str) -> None:
     # without track(model), which would store every variable twice: the ones an endpoint uses are stored anyway
     archive = keras.export.ExportArchive()
     archive.add_endpoint(
@@ -244,6 +260,7 @@ def _write(model: keras.Model, contract: Contract, explain: Explain | None, fold
         archive.write_out(str(folder), verbose=False)
     except tf.errors.OpError as error:  # TensorFlow's own file system says so when the disk is full
         raise OSError(errno.EIO, error.message) from error
+    write_warmup(folder, contract, name=name, signature=SERVING)
 
 
 def _wire(spec: ImageInput | TextInput) -> tf.TensorSpec:

@@ -13,7 +13,6 @@ from training.config import Config
 from training.data import Dataset
 from training.explanation import Explain
 from training.export import Session, publish
-from training.problems import GoldenDisagreement
 from training.terminal import say, summary
 
 
@@ -43,7 +42,6 @@ def finish(
 
     Raises:
         Refused: the gate stays shut; the report says why.
-        GoldenDisagreement: the copy on disk answers otherwise than the model; the report says so.
         RepositoryProblem: the repository cannot be written.
         OSError: the report cannot be written.
     """
@@ -51,17 +49,16 @@ def finish(
     expected = keras.ops.convert_to_numpy(model(parity, training=False))
     judgements: list[gate.Judgement] = []
 
-    def inspect(copy: Path) -> list[str]:
-        with Session(copy) as session:
-            judgement = gate.judge(
-                copy,
-                session,
-                contract,
-                parity=(parity, expected),
-                test=data.test,
-                incumbent=repository.in_service(config.models, config.name),
-                budget=gate.Budget(config.margin, config.max_megabytes, config.max_milliseconds),
-            )
+    def inspect(copy: Path, session: Session) -> list[str]:
+        judgement = gate.judge(
+            copy,
+            session,
+            contract,
+            parity=(parity, expected),
+            test=data.test,
+            incumbent=repository.in_service(config.models, config.name),
+            budget=gate.Budget(config.margin, config.max_megabytes, config.max_milliseconds),
+        )
         judgements.append(judgement)
         for finding in judgement.findings:
             say(finding)
@@ -83,13 +80,11 @@ def finish(
     published: Contract | None = None
     try:
         version = publish(model, contract, repository=config.models, name=config.name, explain=explain, inspect=inspect)
-    except (gate.Refused, GoldenDisagreement) as refused:
-        found = [str(refusal) for judgement in judgements for refusal in judgement.refusals]
-        reported(None, found or [str(refused)])
+    except gate.Refused:
+        reported(None, [str(refusal) for judgement in judgements for refusal in judgement.refusals])
         raise
     repository.announce(config.models, config.name)
     checkpoint.remove()
-    with Session(version) as session:
-        published = session.contract()
+    published = repository.contract(version)
     reported(version, [])
     summary(published, version, config.results)

@@ -1,10 +1,11 @@
 """Fitting a network, for both jobs: each epoch is written down, so that a killed run goes on after its last one."""
 
+import json
 import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, count
+from functools import partial
 from typing import Any
 
 import keras
@@ -12,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from training import devices
 from training.checkpoint import Checkpoint, Progress
 from training.config import Config
 from training.problems import DivergedProblem
@@ -37,7 +39,8 @@ def fit(
     batches: Callable[[int], Iterable[Batch]],
     held_out: Callable[[], Iterable[Batch]],
     *,
-    optimizer: keras.optimizers.Optimizer,
+    optimizer: Callable[[], keras.optimizers.Optimizer],
+    strategy: tf.distribute.Strategy,
     steps: int,
     label_weights: NDArray[np.float32],
     config: Config,
@@ -49,11 +52,12 @@ def fit(
         network: inputs → logits [n, labels].
         batches: epoch, counted from 0 → its batches. The same ones whenever it is asked.
         held_out: batches to judge each epoch by.
-        optimizer: new.
+        optimizer: → a new one.
+        strategy: how the work is spread.
         steps: batches of an epoch.
-        label_weights: what an example of each label weighs, [labels]. The network's logits are those of unweighted
-            examples all the same: what the weights do to the odds (Elkan: The Foundations of Cost-Sensitive Learning,
-            2001, theorem 2) is added to them before the loss.
+        label_weights: what an example of each label weighs where `config.balance` is set, [labels]. The network's
+            logits are those of unweighted examples all the same: what the weights do to the odds (Elkan: The
+            Foundations of Cost-Sensitive Learning, 2001, theorem 2) is added to them before the loss.
         config: of the job.
         checkpoint: written after every epoch.
 
@@ -62,6 +66,8 @@ def fit(
         DivergedProblem: the loss is no number any more.
         OSError: the checkpoint cannot be written.
     """
+    if not config.balance:
+        label_weights = np.ones_like(label_weights)
     odds = np.log(label_weights)
 
     def loss(answers: Any, logits: Any) -> Any:
@@ -69,42 +75,46 @@ def fit(
             answers, logits + odds, from_logits=True, label_smoothing=config.smoothing
         )
 
-    network.compile(
-        optimizer=optimizer,
-        loss=loss,
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-        jit_compile=False,  # XLA takes twice the time on a CPU, and would compile anew for every length of text
-    )
-    network.optimizer.build(network.trainable_variables)
-    progress = checkpoint.restore(network)
+    learner = devices.spread(network, strategy, devices.policy(config.precision))
+    with strategy.scope():
+        learner.compile(
+            optimizer=optimizer(),
+            loss=loss,
+            metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+            jit_compile=False,  # XLA takes twice the time on a CPU, and would compile anew for every length of text
+        )
+        learner.optimizer.build(learner.trainable_variables)
+        progress = checkpoint.restore(learner)
+    devices.check_agreement(strategy, json.dumps([checkpoint.run, progress.epochs]))
     if progress.epochs < config.epochs and not _patience_lost(progress, config.patience):
         judged = list(held_out())
-        network.fit(
-            _feed(network, label_weights, lambda: chain.from_iterable(map(batches, count(progress.epochs)))),
-            steps_per_epoch=steps,
-            validation_data=_feed(network, label_weights, lambda: judged),
-            validation_steps=len(judged),
-            initial_epoch=progress.epochs,
-            epochs=config.epochs,
-            shuffle=False,  # the batches are
+        feed = partial(_feed, network, label_weights, strategy)
+        chief = devices.is_chief(strategy)
+        keeper = _Keeper(checkpoint if chief else None, progress, config.patience)
+        board = keras.callbacks.TensorBoard(checkpoint.folder / "logs", write_graph=False)
+        devices.fit(
+            learner,
+            strategy,
+            lambda epoch: feed(batches(epoch)),
+            lambda: feed(judged),
+            steps=steps,
+            held_out_steps=len(judged),
+            epochs=range(progress.epochs, config.epochs),
+            callbacks=[keeper, board] if chief else [keeper],
             verbose=PROGRESS_BAR if sys.stdout.isatty() else ONE_LINE_AN_EPOCH,
-            callbacks=[
-                _Keeper(checkpoint, progress, config.patience),
-                keras.callbacks.TensorBoard(checkpoint.folder / "logs", write_graph=False),
-            ],
         )
     network.set_weights(progress.best)
     return progress
 
 
 def _patience_lost(progress: Progress, patience: int | None) -> bool:
-    return patience is not None and progress.epochs - progress.best_epoch >= patience > 0
+    return patience is not None and progress.epochs - progress.best_epoch >= patience
 
 
 class _Keeper(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships no types
     """Writes every epoch down, keeps the best one's weights, and stops when there was none for too long."""
 
-    def __init__(self, checkpoint: Checkpoint, progress: Progress, patience: int | None) -> None:
+    def __init__(self, checkpoint: Checkpoint | None, progress: Progress, patience: int | None) -> None:
         super().__init__()
         self._checkpoint, self._progress, self._patience = checkpoint, progress, patience
         self._began = time.monotonic()
@@ -128,15 +138,19 @@ class _Keeper(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships no 
             progress.history.setdefault(name, []).append(float(value))
         if progress.best_epoch == progress.epochs:
             progress.best = self.model.get_weights()
-        self._checkpoint.save(self.model, progress)
+        if self._checkpoint is not None:
+            self._checkpoint.save(self.model, progress)
         if _patience_lost(progress, self._patience):
             self.model.stop_training = True
 
 
 def _feed(
-    network: keras.Model, label_weights: NDArray[np.float32], batches: Callable[[], Iterable[Batch]]
+    network: keras.Model,
+    label_weights: NDArray[np.float32],
+    strategy: tf.distribute.Strategy,
+    batches: Iterable[Batch],
 ) -> tf.data.Dataset:
-    """Inputs, right answers one-hot [n, labels], and weights [n]."""
+    """This process's shares of the batches: inputs, right answers one-hot [n, labels], and weights [n]."""
     inputs, outputs = network.inputs[0], network.outputs[0]
     signature = (
         tf.TensorSpec(inputs.shape, inputs.dtype),
@@ -147,7 +161,8 @@ def _feed(
     answers = np.eye(len(label_weights), dtype=np.float32)
 
     def each() -> Iterator[tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]]:
-        for examples, labels in batches():
-            yield examples, answers[labels], label_weights[labels]
+        for examples, labels in batches:
+            for share in devices.shares(strategy, len(labels)):
+                yield examples[share], answers[labels[share]], label_weights[labels[share]]
 
     return tf.data.Dataset.from_generator(each, output_signature=signature).prefetch(2)

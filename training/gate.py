@@ -148,13 +148,6 @@ def enforce(judgement: Judgement, *, force: bool) -> list[str]:
     raise Refused(f"not published, for\n{reasons}\n{way_out}")
 
 
-def with_forced(contract: Contract, reasons: Sequence[str]) -> Contract:
-    """The contract, saying for which reasons the version would not have been published."""
-    return contract.model_copy(
-        update={"provenance": contract.provenance.model_copy(update={"forced": list(reasons) or None})}
-    )
-
-
 def answers(session: Session, contract: Contract, raws: Sequence[bytes | str]) -> NDArray[np.float32]:
     """Encoded pictures or texts through a version, prepared as its contract asks → probabilities [n, labels]."""
     preprocessor = preprocessor_for(contract.input)

@@ -5,6 +5,7 @@ from types import ModuleType
 
 import keras
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from serving.contract import EXPLAIN, Contract, Output, Reference, TextInput
@@ -46,6 +47,7 @@ def run(config: LstmConfig) -> None:
     Raises:
         TrainingProblem: a foreseeable failure; nothing was published.
     """
+    strategy = devices.strategy()
     check_repository(config.models, config.name)
     check_folder(config.results)
     keras.utils.set_random_seed(config.seed)
@@ -70,15 +72,25 @@ def run(config: LstmConfig) -> None:
     say(f"{len(spec.tokenizer['model']['vocab']):,} ids; {unknown:.1%} of the words are unknown")
 
     heading("Model")
-    network = RECIPES[config.recipe].build(config, len(data.labels))
+    network = RECIPES[config.recipe].build(config, train, len(data.labels))
     say(f"{network.count_params():,} parameters")
 
     heading("Fit")
     checkpoint = Checkpoint(config.results, {**config.recipe_of_model(), "data": data.sha256})
     if config.restart:
         checkpoint.remove()
-    weights = data.label_weights if config.balance else np.ones_like(data.label_weights)
-    progress = fit(network, preprocessor, train, held_out, label_weights=weights, config=config, checkpoint=checkpoint)
+    progress = fit(
+        network,
+        preprocessor,
+        train,
+        held_out,
+        label_weights=data.label_weights,
+        strategy=strategy,
+        config=config,
+        checkpoint=checkpoint,
+    )
+    if not devices.is_chief(strategy):
+        return
     history.save(progress.history, config.results, title=f"{config.name}: {data.name}")
 
     heading("Calibrate")
@@ -169,6 +181,7 @@ def fit(
     held_out: Examples,
     *,
     label_weights: NDArray[np.float32],
+    strategy: tf.distribute.Strategy,
     config: LstmConfig,
     checkpoint: Checkpoint,
 ) -> Progress:
@@ -187,7 +200,8 @@ def fit(
         network,
         batches,
         lambda: (batch(held_out, which) for which in by_length(held_out, PREDICTED_AT_ONCE)),
-        optimizer=RECIPES[config.recipe].optimizer(config.learning_rate, config.epochs * steps),
+        optimizer=lambda: RECIPES[config.recipe].optimizer(config.learning_rate, config.epochs * steps),
+        strategy=strategy,
         steps=steps,
         label_weights=label_weights,
         config=config,

@@ -44,7 +44,7 @@ def provenance(
         data_sha256=dataset.sha256,
         training_seconds=seconds,
         machine=machine(),
-        config=dict(config.recipe_of_model()),
+        config=config.recipe_of_model(),
         history=history and {name: [round(float(value), DIGITS) for value in curve] for name, curve in history.items()},
     )
 

@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from training import devices
 from training.config import LstmConfig
+from training.data import Examples
 from training.problems import DevicesProblem
 from training.recipes import cnn_accurate, lstm_accurate
 
@@ -104,7 +105,8 @@ def _cnn() -> tuple[keras.Model, Any]:
 def _lstm() -> tuple[keras.Model, Any]:
     ids = np.random.default_rng(0).integers(1, 50, (8, 5)).astype(np.int32)
     ids[::2, 3:] = 0
-    return lstm_accurate.build(LstmConfig(vocabulary=50, units=4, embedding=4), 3), ids
+    texts = Examples(ids, np.arange(len(ids)) % 3)
+    return lstm_accurate.build(LstmConfig(vocabulary=50, units=4, embedding=4), texts, 3), ids
 
 
 @pytest.mark.parametrize("build", [_cnn, _lstm])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from serving.contract import ATTRIBUTION, EXPLAIN, LABEL, SCORE
 from training.config import LstmConfig
+from training.data import Examples
 from training.explanation import Explain, explain_image, explain_text, integrated_gradients, log_odds
 from training.export import Session
 from training.recipes import lstm_accurate, lstm_seed
@@ -120,9 +121,10 @@ def explained_pictures(folder: Path) -> Exported:
 
 def explained_texts(recipe: ModuleType, folder: Path) -> Exported:
     keras.utils.set_random_seed(1)
-    network = recipe.build(LstmConfig(vocabulary=WORDS, embedding=8, units=8, dropout=0.1), 2)
     chance = np.random.default_rng(1)
-    learn(network, *texts(640, chance)[:2], epochs=6)
+    ids, labels, _ = texts(640, chance)
+    network = recipe.build(LstmConfig(vocabulary=WORDS, embedding=8, units=8, dropout=0.1), Examples(ids, labels), 2)
+    learn(network, ids, labels, epochs=6)
     explain = explain_text(network.get_layer("reader"), network.get_layer("judge"), temperature=TEMPERATURE)
     wire = tf.TensorSpec([None, None], tf.int32, name="input")
     return Exported(exported(network, explain, wire, folder), *texts(60, chance), nothing=UNKNOWN)

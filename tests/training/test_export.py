@@ -76,6 +76,18 @@ def test_the_next_version_follows_the_highest_number(version: Version, tmp_path:
     assert publish(model, contract, repository=tmp_path, name="cnn").name == "11"
 
 
+def test_what_was_published_by_force_says_why(version: Version, tmp_path: Path) -> None:
+    model, contract = version
+
+    def inspect(copy: Path, session: Session) -> list[str]:
+        assert (copy / "saved_model.pb").is_file()
+        assert session.contract().provenance.forced is None
+        return ["too large"]
+
+    with Session(publish(model, contract, repository=tmp_path, name="cnn", inspect=inspect)) as session:
+        assert session.contract().provenance.forced == ["too large"]
+
+
 def test_publishers_that_finish_at_once_get_different_numbers(tmp_path: Path) -> None:
     folders = [tmp_path / f".writing-{number}" for number in range(16)]
     for folder in folders:

@@ -11,7 +11,7 @@ from serving.contract import Contract
 from training import golden
 from training.data import Examples
 from training.export import SERVING, Session, publish
-from training.gate import Budget, Judgement, Refused, answers, enforce, judge, with_forced
+from training.gate import Budget, Judgement, Refused, answers, enforce, judge
 
 SIDE = 8
 LABELS = ["dark", "middling", "light"]
@@ -187,9 +187,6 @@ def test_everything_that_is_wrong_is_told_at_once_and_can_be_forced(good: Writte
         assert figures in str(refused.value)
     forced = enforce(judgement, force=True)
     assert [reason.split(":")[0] for reason in forced] == ["accuracy", "size", "latency"]
-    told = Contract.model_validate_json(with_forced(blind.contract, forced).to_json())
-    assert told.provenance.forced == forced
-    assert with_forced(told, []).provenance.forced is None
 
 
 def test_answers_come_in_the_order_of_the_questions_whatever_their_lengths() -> None:

@@ -1,10 +1,14 @@
 """The networks of the recipes: their shapes, what they cost, and that padding costs nothing."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from training.config import LstmConfig
+from training.data import Examples
 from training.recipes import cnn_accurate, lstm_accurate, lstm_seed
 
 
@@ -57,14 +61,66 @@ def test_flat_pictures_do_not_break_the_first_layer() -> None:
 def test_padding_changes_no_answer(recipe: object, length: int) -> None:
     keras.utils.set_random_seed(0)
     config = LstmConfig(vocabulary=50, embedding=8, units=4)
-    network = recipe.build(config, 3)  # type: ignore[attr-defined]
-    # the tables of votes start with zeros, which would hide a mistake
-    network.set_weights([np.random.default_rng(1).normal(size=w.shape) for w in network.get_weights()])
+    network = recipe.build(config, _texts(50), 3)  # type: ignore[attr-defined]
+    # the votes' weights start with zeros, which would hide a mistake
+    network.set_weights([np.random.default_rng(1).normal(scale=0.3, size=w.shape) for w in network.get_weights()])
     ids = np.random.default_rng(0).integers(1, 50, (1, length)).astype(np.int32)
     alone = keras.ops.convert_to_numpy(network(ids))
     padded = keras.ops.convert_to_numpy(network(np.pad(ids, ((0, 0), (0, 5)))))
     assert np.ptp(alone) > 0.01
     assert padded == pytest.approx(alone, abs=1e-5)
+
+
+def test_words_and_pairs_speak_for_the_labels_whose_texts_have_them() -> None:
+    texts = Examples(_rows([2, 3, 2, 2], [2, 4], [3, 4]), np.array([0, 0, 1]))
+    words, pairs = lstm_accurate.log_ratios(texts, 5, 1000, 2)
+    # a text counts once however often it has a word; one is added to every count: word 2 stands in two texts of label 0
+    # and in none of label 1, of (1 1 3 2 2) and (1 1 1 2 2) altogether
+    np.testing.assert_allclose(words[2], np.array([1, -1]) * np.log((3 / 9) / (1 / 7)) / 2, rtol=1e-5)
+    assert words[1] == pytest.approx(np.array([1, -1]) * np.log((1 / 9) / (1 / 7)) / 2)
+    found = {(before, word): pairs[_row(before, word)] for before, word in [(0, 2), (2, 3), (0, 3), (3, 4), (4, 3)]}
+    assert found[0, 2].argmax() == found[2, 3].argmax() == 0
+    assert found[0, 3].argmax() == found[3, 4].argmax() == 1
+    assert found[4, 3] == pytest.approx(pairs[_row(4, 4)])
+
+
+def test_ratios_do_not_depend_on_how_many_texts_are_counted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = _texts(50)
+    whole = lstm_accurate.log_ratios(texts, 50, 400, 3)
+    monkeypatch.setattr(lstm_accurate, "COUNTED_AT_ONCE", 7)
+    for part, again in zip(whole, lstm_accurate.log_ratios(texts, 50, 400, 3), strict=True):
+        assert (part == again).all()
+
+
+def test_each_id_is_counted_in_its_own_row() -> None:
+    ids = np.array([[5, 9, 5, 5], [9, 5, 0, 0]], np.int32)
+    counts = keras.ops.convert_to_numpy(lstm_accurate.Occurrences()(ids))
+    assert counts.tolist() == [[3, 1, 3, 3], [1, 1, 2, 2]]
+
+
+def test_a_word_that_is_said_again_has_no_second_vote() -> None:
+    network = lstm_accurate.build(LstmConfig(vocabulary=50, embedding=8, units=4), _texts(50), 3)
+    reader = network.get_layer("reader")
+    reader.set_weights([np.random.default_rng(1).normal(size=w.shape) for w in reader.get_weights()])
+    # the pairs are (0 7) (7 7) and (0 7) (7 7) (7 7): the same words, the same pairs
+    twice, thrice = (keras.ops.convert_to_numpy(reader(np.array([[7] * n], np.int32))[1]).sum(axis=1) for n in (2, 3))
+    assert twice == pytest.approx(thrice, rel=1e-5)
+
+
+def _texts(vocabulary: int) -> Examples:
+    chance = np.random.default_rng(3)
+    rows = [chance.integers(1, vocabulary, length).astype(np.int32) for length in chance.integers(1, 12, 40)]
+    return Examples(_rows(*rows), chance.integers(0, 3, 40))
+
+
+def _rows(*texts: Any) -> NDArray[Any]:
+    rows = np.empty(len(texts), object)
+    rows[:] = [np.array(text, np.int32) for text in texts]
+    return rows
+
+
+def _row(before: int, word: int) -> int:
+    return int(keras.ops.convert_to_numpy(lstm_accurate.pair_ids(np.array([[before, word]], np.int32), 1000))[0, 1])
 
 
 def test_two_orders_of_the_same_words_are_different_pairs() -> None:

@@ -17,8 +17,10 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from training import devices
-from training.checkpoint import Checkpoint, Progress
+from training import devices, fitting
+from training.checkpoint import FILE, Checkpoint, Progress
+from training.config import CnnConfig
+from training.export import Session
 from training.muon import Muon
 from training.problems import TrainingProblem
 
@@ -27,20 +29,6 @@ ROOT = Path(__file__).resolve().parents[2]
 EPOCHS, BATCH, EXAMPLES, HELD_OUT = 4, 16, 75, 30
 SIDE, LABELS = 8, 3
 PATIENCE_SECONDS = 250
-
-
-class Keeper(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships no types
-    def __init__(self, checkpoint: Checkpoint | None, pause: float) -> None:
-        super().__init__()
-        self.checkpoint, self.pause, self.progress = checkpoint, pause, Progress()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self.progress.epochs = epoch + 1
-        for name, value in (logs or {}).items():
-            self.progress.history.setdefault(name, []).append(value)
-        if self.checkpoint:
-            self.checkpoint.save(self.model, self.progress)
-        time.sleep(self.pause)
 
 
 def two_devices() -> tf.distribute.Strategy:
@@ -68,49 +56,31 @@ def learn(
             layers.Dense(LABELS),
         ]
     )
-    spread = devices.spread(network, strategy, "float32")
-    with strategy.scope():
-        spread.compile(
-            optimizer=Muon(0.05),
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-            jit_compile=False,
-        )
-        spread.optimizer.build(spread.trainable_variables)
-    checkpoint = Checkpoint(folder, {"seed": seed})
-    progress = checkpoint.restore(spread)
-    devices.check_agreement(strategy, f"{seed} {progress.epochs}")
-    keeper = Keeper(checkpoint if devices.is_chief(strategy) else None, pause)
-    keeper.progress = progress
-
     chance = np.random.default_rng(0)
     labels = np.arange(EXAMPLES + HELD_OUT) % LABELS
     pictures = (labels[:, None, None, None] * 60 + chance.integers(0, 80, (len(labels), SIDE, SIDE, 3))).astype(
         np.uint8
     )
 
-    def feed(order: Any) -> tf.data.Dataset:
-        def each() -> Iterator[Any]:
-            for start in range(0, len(order), BATCH):
-                batch = order[start : start + BATCH]
-                for share in devices.shares(strategy, len(batch)):
-                    yield pictures[batch[share]], labels[batch[share]]
+    def batches(epoch: int) -> Iterator[fitting.Batch]:
+        time.sleep(pause)
+        order = np.random.default_rng((seed, epoch)).permutation(EXAMPLES)
+        for start in range(0, steps * BATCH, BATCH):
+            which = order[start : start + BATCH]
+            yield pictures[which], labels[which]
 
-        signature = (tf.TensorSpec([None, SIDE, SIDE, 3], tf.uint8), tf.TensorSpec([None], tf.int64))
-        return tf.data.Dataset.from_generator(each, output_signature=signature).prefetch(2)
-
-    devices.fit(
-        spread,
-        strategy,
-        lambda epoch: feed(np.random.default_rng((seed, epoch)).permutation(EXAMPLES)[: EXAMPLES // BATCH * BATCH]),
-        lambda: feed(np.arange(EXAMPLES, EXAMPLES + HELD_OUT)),
-        steps=EXAMPLES // BATCH,
-        held_out_steps=-(-HELD_OUT // BATCH),
-        epochs=range(progress.epochs, EPOCHS),
-        callbacks=[keeper],
-        verbose=0,
+    steps = EXAMPLES // BATCH
+    progress = fitting.fit(
+        network,
+        batches,
+        lambda: [(pictures[EXAMPLES:], labels[EXAMPLES:])],
+        optimizer=lambda: Muon(0.05),
+        strategy=strategy,
+        steps=steps,
+        label_weights=np.ones(LABELS, np.float32),
+        config=CnnConfig(epochs=EPOCHS, seed=seed, smoothing=0.0),
+        checkpoint=Checkpoint(folder, {"seed": seed}),
     )
-    network.set_weights(spread.get_weights())
     return network, progress
 
 
@@ -128,10 +98,11 @@ def _config(ports: list[int], index: int) -> str:
 
 
 @pytest.fixture
-def start() -> Iterator[Any]:
+def launch() -> Iterator[Any]:
+    """Starts a process; ends it with the test."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(folder: Path, index: int = 0, ports: list[int] | None = None, **arguments: float) -> Any:
+    def launch(command: list[str], index: int = 0, ports: list[int] | None = None) -> subprocess.Popen[str]:
         environment = os.environ | {
             "TF_CONFIG": _config(ports, index) if ports else "{}",
             "PYTHONPATH": str(ROOT),
@@ -139,19 +110,25 @@ def start() -> Iterator[Any]:
             "KERAS_BACKEND": "tensorflow",
         }
         process = subprocess.Popen(
-            [sys.executable, __file__, str(folder), str(index), json.dumps(arguments)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            [sys.executable, *command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         started.append(process)
         return process
 
-    yield start
+    yield launch
     for process in started:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def start(launch: Any) -> Any:
+    """Starts this file as one process of a job."""
+
+    def start(folder: Path, index: int = 0, ports: list[int] | None = None, **arguments: float) -> Any:
+        return launch([__file__, str(folder), str(index), json.dumps(arguments)], index, ports)
+
+    return start
 
 
 def _ended(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -182,7 +159,7 @@ def test_workers_of_which_one_died_and_came_back_find_what_one_alone_finds(tmp_p
     alone, progress = learn(tmp_path / "alone")
     ports = _ports(2)
     chief, other = (start(tmp_path, index, ports, pause=2) for index in range(2))
-    checkpoint = tmp_path / "checkpoint.npz"
+    checkpoint = tmp_path / FILE
     while not checkpoint.exists():
         assert chief.poll() is None
         time.sleep(0.05)
@@ -195,6 +172,18 @@ def test_workers_of_which_one_died_and_came_back_find_what_one_alone_finds(tmp_p
     first, second = (_learned(tmp_path, index) for index in range(2))
     _like(first, alone, progress)
     assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_two_workers_publish_one_version(tmp_path: Path, cifar_folder: Path, launch: Any) -> None:
+    places = ["--data", str(cifar_folder), "--models", str(tmp_path / "models"), "--output", str(tmp_path / "runs")]
+    command = ["-m", "training", "cnn", "--recipe", "seed", "--epochs", "2", *places]
+    ports = _ports(2)
+    _succeeded([launch(command, index, ports) for index in range(2)])
+    (version,) = (tmp_path / "models" / "cnn").iterdir()
+    with Session(version) as session:
+        history = session.contract().provenance.history
+    assert history is not None
+    assert len(history["val_accuracy"]) == 2
 
 
 def test_two_devices_of_one_machine_find_what_one_finds(tmp_path: Path, start: Any) -> None:

@@ -4,16 +4,23 @@ import keras
 from keras import layers
 
 from training.config import LstmConfig
+from training.data import Examples
 from training.tokenizer import PAD_ID
 
 
-def build(config: LstmConfig, labels: int) -> keras.Model:
+def build(config: LstmConfig, texts: Examples, labels: int) -> keras.Model:
     """Ids, int32 [n, words] → logits, float32 [n, labels]. Padding is masked: it changes nothing.
+
+    Args:
+        config: of the job.
+        texts: to learn from; not looked at.
+        labels: how many.
 
     Returns:
         `reader`: ids → what is read of each word, float32 [n, words, …] each, and the mask, bool [n, words];
         followed by `judge`: these → logits.
     """
+    del texts
     ids = keras.Input((None,), dtype="int32")
     words = layers.Embedding(config.vocabulary, config.embedding)(ids)
     reader = keras.Model(ids, [words, ids != PAD_ID], name="reader")
