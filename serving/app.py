@@ -22,7 +22,7 @@ from serving.http.api_keys import ApiKeys
 from serving.http.errors import install_error_handlers
 from serving.http.guard import Guard
 from serving.http.middleware import BodyLimit, RequestRecord
-from serving.http.routes import docs
+from serving.http.routes import docs, page
 from serving.http.routes.classify import classify_routes
 from serving.http.routes.health import health_routes
 from serving.http.routes.models import model_routes
@@ -43,7 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
     """
     metrics = Metrics()
     server = ModelServer(settings.model_server, Certificates.of(settings))
-    executor = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
+    executor = ThreadPoolExecutor(settings.decoders or os.cpu_count(), thread_name_prefix="decode")
 
     def model(name: str, kind: Literal["image", "text"]) -> Model:
         return Model(name, kind, server=server, settings=settings, metrics=metrics)
@@ -81,7 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
                 keys=ApiKeys(Path(settings.api_keys_file)) if settings.api_keys_file else None,
                 open_paths=[
                     *(() if settings.guard_metrics else ("/metrics",)),
-                    *(() if settings.guard_docs else docs.PATHS),
+                    *(() if settings.guard_docs else (*page.PATHS, *docs.PATHS)),
                 ],
                 rate=settings.rate_limit,
                 concurrency=settings.max_concurrency,
@@ -94,6 +94,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(model_routes(models))
     app.include_router(health_routes(models.values(), metrics))
     docs.add_docs(app)
+    page.add_page(app)
     return app
 
 
@@ -115,7 +116,7 @@ def _cross_origin(settings: Settings) -> list[Middleware]:
                 "X-Request-Timeout",
                 "traceparent",
             ],
-            expose_headers=["Retry-After", "X-Request-ID"],
+            expose_headers=["Retry-After", "Server-Timing", "X-Request-ID"],
         )
     ]
 

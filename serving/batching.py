@@ -6,9 +6,10 @@ waits for company, and the busier the service, the larger the batches.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,41 +20,74 @@ from serving.problems import Overloaded, Unavailable
 from serving.tracing import TRACEPARENT
 
 Row = NDArray[np.uint8] | NDArray[np.int32]
-Predict = Callable[[Sequence[Row], float, str | None], Awaitable[NDArray[np.float32]]]
-"""(n rows, timeout in seconds, traceparent) → float32 [n, labels]."""
+Answer = TypeVar("Answer")
+Call = Callable[[Sequence[Row], float, str | None], Awaitable[Iterable[Answer]]]
+"""(n rows, timeout in seconds, traceparent) → n answers."""
+Stages = dict[str, float]
+"""Seconds that a request spent in each stage; of many items at once the longest."""
 
 MAX_IN_FLIGHT = 2
 """Calls to the model server at once: one computes while the next one's bytes travel."""
 
 
+def spent(stages: Stages, stage: str, seconds: float) -> None:
+    """Note what one item took."""
+    stages[stage] = max(seconds, stages.get(stage, 0.0))
+
+
 @dataclass
-class _Waiting:
+class _Waiting(Generic[Answer]):
     row: Row
     deadline: float
-    answer: asyncio.Future[NDArray[np.float32]]
+    answer: asyncio.Future[Answer]
+    stages: Stages
     since: float = field(default_factory=perf_counter)
     traceparent: str | None = field(default_factory=TRACEPARENT.get)
 
 
-class Batcher:
-    """The queue before one version of one model."""
+class Batcher(Generic[Answer]):
+    """The queue before one signature of one version of one model.
 
-    def __init__(self, predict: Predict, *, model: str, max_batch_size: int, max_queue: int, metrics: Metrics) -> None:
-        self._predict = predict
+    Args:
+        call: what the rows are for.
+        model: whose version it is.
+        stage: what the call is named in the metrics.
+        max_batch_size: rows in one call.
+        max_queue: rows that may wait.
+        max_in_flight: calls at once.
+        metrics: where it is measured.
+    """
+
+    def __init__(
+        self,
+        call: Call[Answer],
+        *,
+        model: str,
+        stage: Literal["predict", "explain"] = "predict",
+        max_batch_size: int,
+        max_queue: int,
+        max_in_flight: int = MAX_IN_FLIGHT,
+        metrics: Metrics,
+    ) -> None:
+        self._call = call
         self._model = model
+        self._stage = stage
+        self._queue_stage = "queue" if stage == "predict" else f"{stage}_queue"
         self._max_batch_size = max_batch_size
         self._max_queue = max_queue
+        self._max_in_flight = max_in_flight
         self._metrics = metrics
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[_Waiting[Answer]] = deque()
         self._in_flight: set[asyncio.Task[None]] = set()
         self._dispatch_is_due = False
 
-    async def submit(self, row: Row, *, deadline: float) -> NDArray[np.float32]:
-        """One row → its probabilities, float32 [labels].
+    async def submit(self, row: Row, *, deadline: float, stages: Stages | None = None) -> Answer:
+        """One row → its answer.
 
         Args:
             row: as the preprocessor prepared it.
             deadline: by the event loop's clock; the caller gives up then, and so does the call to the model server.
+            stages: where it is noted how long the row waited, and how long its call took.
 
         Raises:
             Overloaded: the queue is full.
@@ -63,7 +97,7 @@ class Batcher:
             self._metrics.shed.labels(self._model).inc()
             raise Overloaded(f"{self._max_queue:,} items wait for {self._model} already.", retry_after=1)
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(row, deadline, loop.create_future())
+        waiting: _Waiting[Answer] = _Waiting(row, deadline, loop.create_future(), {} if stages is None else stages)
         self._queue.append(waiting)
         if not self._dispatch_is_due:
             # not at once: whatever else is ready in this turn of the loop comes along
@@ -73,14 +107,14 @@ class Batcher:
 
     def _dispatch(self) -> None:
         self._dispatch_is_due = False
-        while len(self._in_flight) < MAX_IN_FLIGHT and (batch := self._next_batch()):
+        while len(self._in_flight) < self._max_in_flight and (batch := self._next_batch()):
             task = asyncio.create_task(self._run(batch))
             self._in_flight.add(task)
             task.add_done_callback(self._landed)
 
-    def _next_batch(self) -> list[_Waiting]:
+    def _next_batch(self) -> list[_Waiting[Answer]]:
         now = asyncio.get_running_loop().time()
-        batch: list[_Waiting] = []
+        batch: list[_Waiting[Answer]] = []
         while self._queue and len(batch) < self._max_batch_size:
             waiting = self._queue.popleft()
             # whoever gave up, or is about to, costs the model server nothing
@@ -92,17 +126,18 @@ class Batcher:
         self._in_flight.discard(task)
         self._dispatch()
 
-    async def _run(self, batch: list[_Waiting]) -> None:
+    async def _run(self, batch: list[_Waiting[Answer]]) -> None:
         sent = perf_counter()
         for waiting in batch:
-            self._metrics.stage_seconds.labels(self._model, "queue").observe(sent - waiting.since)
+            self._metrics.stage_seconds.labels(self._model, self._queue_stage).observe(sent - waiting.since)
+            spent(waiting.stages, self._queue_stage, sent - waiting.since)
         self._metrics.batch_rows.labels(self._model).observe(len(batch))
         timeout = max(waiting.deadline for waiting in batch) - asyncio.get_running_loop().time()
         # a call has one parent: of many requests in a batch it is the first that came with one
         traceparent = next((waiting.traceparent for waiting in batch if waiting.traceparent), None)
         try:
-            with self._metrics.stage(self._model, "predict"):
-                answers = await self._predict([waiting.row for waiting in batch], timeout, traceparent)
+            with self._metrics.stage(self._model, self._stage):
+                answers = await self._call([waiting.row for waiting in batch], timeout, traceparent)
         except Refused as refused:
             self._fail(batch, Unavailable(f"{self._model} could not answer: {refused}.", retry_after=1))
             return
@@ -112,12 +147,14 @@ class Batcher:
         except Exception as error:  # noqa: BLE001  # whatever it is, it belongs to those who wait for it
             self._fail(batch, error)
             return
+        seconds = perf_counter() - sent
         for waiting, answer in zip(batch, answers, strict=True):
+            spent(waiting.stages, self._stage, seconds)
             if not waiting.answer.done():
                 waiting.answer.set_result(answer)
 
     @staticmethod
-    def _fail(batch: Sequence[_Waiting], error: Exception) -> None:
+    def _fail(batch: Sequence[_Waiting[Answer]], error: Exception) -> None:
         for waiting in batch:
             if not waiting.answer.done():
                 waiting.answer.set_exception(error)

@@ -1,21 +1,25 @@
 """From raw inputs to answers: a version is chosen, prepares, predicts, and its probabilities become labels."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.batching import Row
+from serving.batching import Row, Stages, spent
+from serving.explanation import overlay
 from serving.metrics import Metrics
 from serving.preprocessing import Preprocessor
-from serving.problems import Problem, Unavailable, UnknownVersion
+from serving.problems import BadRequest, Problem, TooLarge, Unavailable, UnknownVersion
 from serving.versions import Model, Version
 
 MAX_TAKEOVERS = 3
+MAX_EXPLAINED = 16
+"""Items of one request that are explained: each costs about as much as a hundred that are not."""
 
 Outcome = dict[str, Any] | Problem
 """One item's answer, or why there is none."""
@@ -27,6 +31,22 @@ class Classification:
 
     version: Version
     outcomes: list[Outcome]
+    stages: Stages = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an answer tells.
+
+    Attributes:
+        top_k: how many labels it names.
+        explain: whether it says what it rests on.
+        overlay: whether it shows that as a picture, too; for pictures only.
+    """
+
+    top_k: int
+    explain: bool = False
+    overlay: bool = False
 
 
 class Classifier:
@@ -48,7 +68,7 @@ class Classifier:
         items: Sequence[bytes | str],
         *,
         deadline: float,
-        top_k: int,
+        wanted: Wanted,
         version: int | None = None,
         label: str | None = None,
     ) -> Classification:
@@ -57,17 +77,19 @@ class Classifier:
         Args:
             items: what the client sent.
             deadline: by the event loop's clock.
-            top_k: how many labels an answer names.
+            wanted: what the answers tell.
             version: the version that must answer, or None.
             label: the version label that must answer, or None.
 
         Raises:
             Problem: what concerns all items alike, such as an unknown version. What concerns one is its outcome.
         """
+        if wanted.explain and len(items) > MAX_EXPLAINED:
+            raise TooLarge(f"At most {MAX_EXPLAINED} items of one request are explained. Send fewer at a time.")
         chosen = await self.model.choose(version, label)
         for _ in range(MAX_TAKEOVERS):
             try:
-                return Classification(chosen, await self._classify_all(chosen, items, deadline, top_k))
+                return await self._classify_all(chosen, items, deadline, wanted)
             except UnknownVersion:
                 if version is not None:
                     raise
@@ -79,28 +101,52 @@ class Classifier:
         raise Unavailable(f"The versions of {self.model.name} change too fast.", retry_after=1)
 
     async def _classify_all(
-        self, version: Version, items: Sequence[bytes | str], deadline: float, top_k: int
-    ) -> list[Outcome]:
+        self, version: Version, items: Sequence[bytes | str], deadline: float, wanted: Wanted
+    ) -> Classification:
+        if wanted.explain and version.explainer is None:
+            raise BadRequest(f"Version {version.number} of {self.model.name} gives no explanations.")
+        stages: Stages = {}
+
+        def classify(item: bytes | str) -> Coroutine[None, None, Outcome]:
+            return self._classify_one(version, item, deadline, wanted, stages)
+
         if len(items) == 1:
-            return [await self._classify_one(version, items[0], deadline, top_k)]
+            return Classification(version, [await classify(items[0])], stages)
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._classify_one(version, item, deadline, top_k)) for item in items]
+                tasks = [group.create_task(classify(item)) for item in items]
         except ExceptionGroup as errors:
             # what is raised and not returned concerns all items alike: the first says it
             raise errors.exceptions[0] from None
-        return [task.result() for task in tasks]
+        return Classification(version, [task.result() for task in tasks], stages)
 
-    async def _classify_one(self, version: Version, raw: bytes | str, deadline: float, top_k: int) -> Outcome:
+    async def _classify_one(
+        self, version: Version, raw: bytes | str, deadline: float, wanted: Wanted, stages: Stages
+    ) -> Outcome:
+        start = perf_counter()
         try:
             with self._metrics.stage(self.model.name, "decode"):
                 row, remarks = await self._prepare(version.preprocessor, raw)
         except Problem as problem:
             return problem
-        probabilities = await version.batcher.submit(row, deadline=deadline)
+        spent(stages, "decode", perf_counter() - start)
+        probabilities = await version.batcher.submit(row, deadline=deadline, stages=stages)
         if not np.isfinite(probabilities).all():
             return Unavailable(f"{self.model.name} has no answer to this: its probabilities are not numbers.")
-        return _answer(version.contract.labels, probabilities, top_k) | remarks
+        answer = _answer(version.contract.labels, probabilities, wanted.top_k) | remarks
+        if not wanted.explain or version.explainer is None:
+            return answer
+        explanation = await version.explainer.submit(row, deadline=deadline, stages=stages)
+        if not explanation.is_finite:
+            return Unavailable(f"{self.model.name} cannot explain this: its attributions are not numbers.")
+
+        def tell() -> dict[str, Any]:
+            told = version.preprocessor.explain(raw, explanation.attribution)
+            return told | ({"overlay": overlay(explanation.attribution)} if wanted.overlay else {})
+
+        told = await asyncio.get_running_loop().run_in_executor(self._executor, tell)
+        label = version.contract.labels[explanation.label]
+        return answer | {"explanation": {"label": label, "score": round(explanation.score, 6), **told}}
 
     async def _prepare(self, preprocessor: Preprocessor, raw: bytes | str) -> tuple[Row, dict[str, Any]]:
         # a small input costs less here than the way to a thread would; a large one would hold up everybody else

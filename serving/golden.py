@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.contract import Contract
+from serving.explanation import Explanation
 from serving.preprocessing import Preprocessor
 from serving.problems import Problem
 
@@ -50,6 +51,23 @@ def compare_golden_answers(contract: Contract, answers: NDArray[np.float32]) -> 
         f"example {worst + 1} should be {_top(contract, expected[worst])} and is {_top(contract, answers[worst])} "
         f"(a probability is {apart[worst]:.3f} off, tolerance {contract.golden.tolerance:g})"
     )
+
+
+def compare_golden_explanation(contract: Contract, explanation: Explanation) -> None:
+    """The server's explanation of the first golden example against the example itself.
+
+    Raises:
+        Unproven: it explains another label, or its numbers are none.
+    """
+    expected = np.array(contract.golden.examples[0].probabilities)
+    likely = np.flatnonzero(expected >= expected.max() - 2 * contract.golden.tolerance)
+    if explanation.label not in likely:
+        raise Unproven(
+            f"its signature {contract.explain!r} explains label {explanation.label} of golden example 1, "
+            f"which should be {_top(contract, expected)} (label {int(expected.argmax())})"
+        )
+    if not explanation.is_finite:
+        raise Unproven(f"its signature {contract.explain!r} answers numbers for golden example 1 that are not finite")
 
 
 def _top(contract: Contract, probabilities: NDArray[np.floating]) -> str:

@@ -30,7 +30,8 @@ class Metrics:
         )
         self.stage_seconds = Histogram(
             "sightread_stage_seconds",
-            "Time in one stage: decode (one item), queue (one item), predict (one batch), prove (one version)",
+            "Time in one stage: decode (one item), queue (one item), predict (one batch), explain_queue (one item), "
+            "explain (one batch), prove (one version)",
             ["model", "stage"],
             buckets=SECONDS,
             registry=registry,

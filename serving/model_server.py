@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import random
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -15,10 +16,12 @@ from numpy.typing import NDArray
 
 from serving import contract
 from serving.certificates import Certificates, Held, credentials
+from serving.explanation import Explanation
 from serving.problems import DeadlineExceeded, Overloaded, Problem, Unavailable, UnknownVersion
 from serving.tensorflow_serving_protocol import (
     DT_FLOAT,
     DT_INT32,
+    DT_INT64,
     DT_STRING,
     DT_UINT8,
     GetModelMetadataRequest,
@@ -45,6 +48,11 @@ CHANNEL_OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
 WIRE_DTYPES = {np.dtype(np.uint8): DT_UINT8, np.dtype(np.int32): DT_INT32}
+VALUES: dict[int, tuple[np.dtype[Any], str]] = {
+    DT_FLOAT: (np.dtype("<f4"), "float_val"),
+    DT_INT64: (np.dtype("<i8"), "int64_val"),
+}
+"""Of the outputs: their dtype, and the field in which they come where they do not come as `tensor_content`."""
 QUEUE_FULL = re.compile(r"queue .*\bfull\b")
 """In the text of UNAVAILABLE when TensorFlow Serving's batching queue is full; a dead channel's text lacks it."""
 GONE = re.compile(r"Servable not found|Could not find any versions|Could not find version")
@@ -167,11 +175,32 @@ class ModelServer:
     ) -> NDArray[np.float32]:
         """A batch [n, …] through one version → its output, float32 [n, labels]."""
         request = PredictRequest(model_spec=_spec(model, version), output_filter=[output_name])
-        tensor = request.inputs[input_name]
-        tensor.CopyFrom(_tensor(WIRE_DTYPES[batch.dtype], batch.shape))
-        tensor.tensor_content = batch.tobytes()
+        request.inputs[input_name].CopyFrom(_batch(batch))
         response = await self._predict_again(request, timeout, traceparent)
-        return _floats(response.outputs[output_name], rows=len(batch))
+        return _array(response.outputs[output_name], DT_FLOAT, (len(batch), None))
+
+    async def explain(
+        self,
+        model: str,
+        version: int,
+        batch: NDArray[np.uint8] | NDArray[np.int32],
+        *,
+        signature: str,
+        input_name: str,
+        timeout: float,  # noqa: ASYNC109
+        traceparent: str | None = None,
+    ) -> list[Explanation]:
+        """A batch [n, height, width, channels] or [n, length] through one version's explain signature."""
+        request = PredictRequest(model_spec=_spec(model, version, signature))
+        request.inputs[input_name].CopyFrom(_batch(batch))
+        outputs = (await self._predict_again(request, timeout, traceparent)).outputs
+        attributions = _array(outputs[contract.ATTRIBUTION], DT_FLOAT, batch.shape[:3])
+        labels = _array(outputs[contract.LABEL], DT_INT64, batch.shape[:1])
+        scores = _array(outputs[contract.SCORE], DT_FLOAT, batch.shape[:1])
+        return [
+            Explanation(attribution, int(label), float(score))
+            for attribution, label, score in zip(attributions, labels, scores, strict=True)
+        ]
 
     async def _predict_again(self, request: PredictRequest, timeout: float, traceparent: str | None) -> PredictResponse:  # noqa: ASYNC109
         """Once more where that can help: a prediction changes nothing. Never where the server said that it is full."""
@@ -247,15 +276,24 @@ def _tensor(dtype: int, shape: Sequence[int]) -> TensorProto:
     return tensor
 
 
-def _floats(tensor: TensorProto, *, rows: int) -> NDArray[np.float32]:
-    if tensor.dtype != DT_FLOAT:
-        raise Refused("its output is not float32")
+def _batch(batch: NDArray[np.uint8] | NDArray[np.int32]) -> TensorProto:
+    tensor = _tensor(WIRE_DTYPES[batch.dtype], batch.shape)
+    tensor.tensor_content = batch.tobytes()
+    return tensor
+
+
+def _array(tensor: TensorProto, dtype: int, expected: Sequence[int | None]) -> NDArray[Any]:
+    """An output as an array; None stands for a size that only the model knows."""
+    kind, values = VALUES[dtype]
+    if tensor.dtype != dtype:
+        raise Refused(f"its output is not {kind.name}")
     shape = [dim.size for dim in tensor.tensor_shape.dim]
-    values = (
-        np.frombuffer(tensor.tensor_content, dtype="<f4")
+    array: NDArray[Any] = (
+        np.frombuffer(tensor.tensor_content, dtype=kind)
         if tensor.tensor_content
-        else np.array(tensor.float_val, dtype=np.float32)
+        else np.array(getattr(tensor, values), dtype=kind)
     )
-    if len(shape) != 2 or shape[0] != rows or values.size != shape[0] * shape[1]:  # noqa: PLR2004
-        raise Refused(f"its output has shape {shape} for {rows} rows")
-    return values.reshape(shape)
+    fits = len(shape) == len(expected) and all(want in {None, got} for want, got in zip(expected, shape, strict=True))
+    if not fits or array.size != math.prod(shape):
+        raise Refused(f"its output has shape {shape} for {expected[0]} rows")
+    return array.reshape(shape)

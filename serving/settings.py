@@ -53,6 +53,8 @@ class Settings(BaseSettings):
     """Most bytes of bodies at once, for each worker, until they are answered; beyond it 429."""
     max_pixels: PositiveInt = 50_000_000
     """Largest picture, width × height by its header."""
+    decoders: NonNegativeInt = 0
+    """Pictures decoded at once, for each worker; 0: as many as the machine has cores."""
     max_text_characters: PositiveInt = 100_000
     """Longest text."""
     max_items: PositiveInt = 128
@@ -76,7 +78,7 @@ class Settings(BaseSettings):
     guard_metrics: bool = False
     """Whether /metrics needs an API key, too."""
     guard_docs: bool = False
-    """Whether /docs and /openapi.json need an API key, too."""
+    """Whether the page at /, /docs and /openapi.json need an API key, too."""
     rate_limit: str = ""
     """Requests for each API key's holder, else for each address, such as 100/second. Empty: no limit."""
     max_concurrency: NonNegativeInt = 0

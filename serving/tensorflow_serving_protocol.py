@@ -34,7 +34,7 @@ def bare_tensorflow() -> Iterator[None]:
 with bare_tensorflow():
     from tensorflow.core.framework.tensor_pb2 import TensorProto
     from tensorflow.core.framework.tensor_shape_pb2 import TensorShapeProto
-    from tensorflow.core.framework.types_pb2 import DT_FLOAT, DT_INT32, DT_STRING, DT_UINT8
+    from tensorflow.core.framework.types_pb2 import DT_FLOAT, DT_INT32, DT_INT64, DT_STRING, DT_UINT8
     from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, GetModelMetadataResponse
     from tensorflow_serving.apis.get_model_status_pb2 import (
         GetModelStatusRequest,
@@ -49,6 +49,7 @@ with bare_tensorflow():
 __all__ = [
     "DT_FLOAT",
     "DT_INT32",
+    "DT_INT64",
     "DT_STRING",
     "DT_UINT8",
     "GetModelMetadataRequest",

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from serving.batching import Batcher, Row
 from serving.contract import Contract
-from serving.golden import Unproven, compare_golden_answers, prepare_golden_examples
+from serving.explanation import Explanation
+from serving.golden import Unproven, compare_golden_answers, compare_golden_explanation, prepare_golden_examples
 from serving.metrics import Metrics
 from serving.model_server import ModelServer, Refused, VersionStatus
 from serving.preprocessing import Preprocessor, preprocessor_for
@@ -30,6 +31,9 @@ EAGER_POLL_SECONDS = 0.1
 """Between two looks while no version is proven: the first one should not wait for a whole poll."""
 STABLE = "stable"
 """The label of the version that answers when a request names none."""
+MAX_EXPLAINED_AT_ONCE = 4
+"""Rows in one call for explanations. Each costs about as much as a hundred classifications, whatever its company: a
+larger batch would only make the first wait for the last."""
 MAX_LABELS = 64
 """Labels are what clients say; only so many resolutions are remembered."""
 
@@ -41,7 +45,9 @@ class Version:
     number: int
     contract: Contract
     preprocessor: Preprocessor
-    batcher: Batcher
+    batcher: Batcher[NDArray[np.float32]]
+    explainer: Batcher[Explanation] | None
+    """None: its contract names no signature for it."""
     told: bytes
     """Its contract as the server told it: another one under the same number is another version."""
 
@@ -341,7 +347,45 @@ class Model:
         full = [rows[at % len(rows)] for at in range(max(size, len(rows)))]
         answers = [await predict(full[at : at + size], PROOF_SECONDS) for at in range(0, len(full), size)]
         compare_golden_answers(contract, np.concatenate(answers)[: len(rows)])
-        return Version(number, contract, preprocessor, batcher, told)
+        explainer = await self._prove_explanations(number, contract, preprocessor, rows)
+        return Version(number, contract, preprocessor, batcher, explainer, told)
+
+    async def _prove_explanations(
+        self, number: int, contract: Contract, preprocessor: Preprocessor, rows: Sequence[Row]
+    ) -> Batcher[Explanation] | None:
+        signature = contract.explain
+        if signature is None:
+            return None
+
+        async def explain(
+            rows: Sequence[Row],
+            timeout: float,  # noqa: ASYNC109  # gRPC's own deadline
+            traceparent: str | None = None,
+        ) -> list[Explanation]:
+            explanations = await self._server.explain(
+                self.name,
+                number,
+                preprocessor.collate(rows),
+                signature=signature,
+                input_name=contract.input.name,
+                timeout=timeout,
+                traceparent=traceparent,
+            )
+            if not all(0 <= explanation.label < len(contract.labels) for explanation in explanations):
+                raise Refused(f"it explains another label than its {len(contract.labels)}")
+            return explanations
+
+        compare_golden_explanation(contract, *await explain(rows[:1], PROOF_SECONDS))
+        return Batcher(
+            explain,
+            model=self.name,
+            stage="explain",
+            max_batch_size=min(MAX_EXPLAINED_AT_ONCE, self._settings.max_batch_size),
+            max_queue=self._settings.max_queue,
+            # the model server's other hands stay free for plain classifications
+            max_in_flight=1,
+            metrics=self._metrics,
+        )
 
 
 def _one_line(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from annotated_types import Ge, Le, Len
+from annotated_types import Ge, Gt, Le, Len
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 
@@ -16,12 +16,32 @@ class Options(BaseModel):
     version_label: Annotated[
         Annotated[str, Len(1, 256)] | None, Field(description="The version label that must answer, such as `stable`.")
     ] = None
-    explain: Annotated[bool, Field(description="Also say what the answer rests on.")] = False
+    explain: Annotated[
+        bool,
+        Field(
+            description="Also say what the answer rests on. It costs about a hundred times as much; not every version "
+            "can (`explain` in its contract)."
+        ),
+    ] = False
 
     @model_validator(mode="after")
     def _names_one_version(self) -> Self:
         if self.version is not None and self.version_label is not None:
             raise ValueError("give version or version_label, not both")
+        return self
+
+
+class ImageOptions(Options):
+    """The query of `/classify-image`."""
+
+    overlay: Annotated[
+        bool, Field(description="With `explain`: also the attributions as a PNG to lay over the picture.")
+    ] = False
+
+    @model_validator(mode="after")
+    def _has_what_to_lay_over(self) -> Self:
+        if self.overlay and not self.explain:
+            raise ValueError("overlay needs explain=true")
         return self
 
 
@@ -48,10 +68,79 @@ class Prediction(BaseModel):
     score: Annotated[float, Ge(0), Le(1)]
 
 
+class Explanation(BaseModel):
+    """What the most probable label rests on, by integrated gradients: an attribution above 0 speaks for it.
+
+    The attributions add up to about `score`.
+    """
+
+    label: Annotated[str, Field(description="The label that is explained: the most probable one.")]
+    score: Annotated[
+        float, Field(description="By how much the label's log-odds exceed those that an empty input would get.")
+    ]
+
+
+class Area(BaseModel):
+    """Where on the picture something lies, in shares of the upright picture's width and height.
+
+    Upright is as its EXIF orientation says, and as browsers show it.
+    """
+
+    left: float
+    top: float
+    width: Annotated[float, Gt(0)]
+    height: Annotated[float, Gt(0)]
+
+
+class ImageExplanation(Explanation):
+    """What each pixel that the model saw adds."""
+
+    attribution: Annotated[
+        list[list[float]], Field(description="Rows from top to bottom, at the model's resolution, over all of `area`.")
+    ]
+    area: Annotated[
+        Area,
+        Field(
+            description="What the model saw of the picture: of one of another shape than the model's frame its middle, "
+            "or, where the model adds borders, all of it and more."
+        ),
+    ]
+    overlay: Annotated[
+        str | None,
+        Field(
+            description="A PNG in base64 to lay over `area`: orange speaks for the label, blue against it, what is "
+            "transparent adds nothing. Only if asked for.",
+            json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"},
+        ),
+    ] = None
+
+
+class Token(BaseModel):
+    """A word or mark as the model read it, and what it adds.
+
+    `start` and `end` count characters (Unicode code points) of the text as it was sent, the end excluded.
+    """
+
+    token: Annotated[str, Field(description="As the tokenizer names it; words that the model does not know share one.")]
+    start: Annotated[int, Ge(0)]
+    end: Annotated[int, Ge(0)]
+    attribution: float
+
+
+class TextExplanation(Explanation):
+    """What each token that the model read adds, in their order."""
+
+    tokens: list[Token]
+
+
 class Answer(Prediction):
     """The best label, and the runners-up."""
 
     predictions: Annotated[list[Prediction], Len(1)]
+    truncated: Annotated[bool | None, Field(description="True where the model did not read the text to its end.")] = (
+        None
+    )
+    explanation: Annotated[ImageExplanation | TextExplanation | None, Field(description="Only if asked for.")] = None
 
 
 class ModelVersion(BaseModel):

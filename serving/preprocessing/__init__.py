@@ -7,6 +7,9 @@ raw input into one row, `collate` rows into a batch. Both are pure.
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from serving.contract import ImageInput, TextInput
 from serving.preprocessing.image import ImagePreprocessor
 from serving.preprocessing.text import TextPreprocessor
@@ -23,6 +26,9 @@ class Preprocessor(Protocol):
 
     def remarks(self, raw: Any, row: Any, /) -> dict[str, Any]:
         """What an answer says of how its input was read."""
+
+    def explain(self, raw: Any, attribution: NDArray[np.float32], /) -> dict[str, Any]:
+        """What each part of a row adds, as parts of the raw input."""
 
     def collate(self, rows: Sequence[Any], /) -> Any:
         """N rows → one batch [n, …]."""

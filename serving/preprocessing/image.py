@@ -23,6 +23,7 @@ from PIL import (
 )
 
 from serving.contract import ImageInput
+from serving.explanation import numbers
 from serving.preprocessing.colour import opaque, to_srgb
 from serving.preprocessing.structure import RUN_LENGTH, SCAN, check_exif, check_pixels, check_structure, format_of
 from serving.problems import Unprocessable, UnsupportedMediaType
@@ -126,6 +127,28 @@ class ImagePreprocessor:
         """Nothing: a picture is always seen whole, or cropped as the contract says."""
         del encoded, row
         return {}
+
+    def explain(self, encoded: bytes, attribution: NDArray[np.float32]) -> dict[str, Any]:
+        """What each pixel adds, float32 [height, width] → the same as numbers, and where they lie on the picture.
+
+        `area` is the frame that the model saw, in shares of the upright picture's width and height, from its upper left
+        corner: `cover` leaves out what is beside it, `contain` lets it reach over the picture's edges.
+        """
+        size = self._decode(self._open(encoded)).size
+        return {"attribution": numbers(attribution), "area": self._area(*size)}
+
+    def _area(self, width: int, height: int) -> dict[str, float]:
+        frame_width, frame_height = self._size
+        scales = (frame_width / width, frame_height / height)
+        match self._spec.fit:
+            case "cover":
+                across = down = max(scales)
+            case "contain":
+                across = down = min(scales)
+            case "fill":
+                across, down = scales
+        wide, high = frame_width / (width * across), frame_height / (height * down)
+        return {"left": (1 - wide) / 2, "top": (1 - high) / 2, "width": wide, "height": high}
 
     def collate(self, rows: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """Pixels of n pictures → uint8 [n, height, width, channels]."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from serving.contract import TextInput
+from serving.explanation import numbers
 from serving.problems import Unprocessable
 
 LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -68,6 +69,22 @@ class TextPreprocessor:
         """`truncated`, when the model did not read the text to its end."""
         is_full = len(row) == self._spec.max_length
         return {"truncated": True} if is_full and self._tokenizer.encode(text).overflowing else {}
+
+    def explain(self, text: str, attribution: NDArray[np.float32]) -> dict[str, Any]:
+        """What each token adds, float32 [length] → the tokens, with where each stands in the text as it came.
+
+        `start` and `end` count characters (Unicode code points) of the original text, the end excluded. What the model
+        did not read (tags, what stands after the cut) belongs to no token.
+        """
+        encoding = self._tokenizer.encode(text)
+        return {
+            "tokens": [
+                {"token": token, "start": start, "end": end, "attribution": added}
+                for token, (start, end), added in zip(
+                    encoding.tokens, encoding.offsets, numbers(attribution[: len(encoding)]), strict=True
+                )
+            ]
+        }
 
     def collate(self, rows: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
         """Ids of n texts → int32 [n, length of the longest], padded at the end with the pad id."""

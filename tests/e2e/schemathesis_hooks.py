@@ -27,6 +27,9 @@ for media_type in ("image/*", "application/octet-stream"):
 
 @schemathesis.hook
 def filter_case(_: HookContext, case: Case[Any]) -> bool:
-    """OpenAPI has no words for these: a version and a label at once; an explanation of a model that gives none."""
+    """OpenAPI has no words for these: a version and a label at once, an explanation of one that gives none, a heat map
+    of nothing.
+    """
     query = case.query or {}
-    return not ({"version", "version_label"} <= query.keys() or query.get("explain") in (True, "true", "1"))
+    explains, names = query.get("explain") in (True, "true", "1"), query.keys() & {"version", "version_label"}
+    return len(names) < 2 and not (explains and names) and (explains or "overlay" not in query)

@@ -36,7 +36,8 @@ def check(response: Any, status: int, detail: str) -> None:
         ("version=99", 404, "no version 99 in service; it has 1, 2"),
         ("version=99999999999999999999999", 404, "no version"),
         ("version_label=nightly", 404, "carries the label 'nightly'"),
-        ("explain=true", 400, "explain"),
+        ("explain=true&version=1", 400, "Version 1 of cnn gives no explanations"),
+        ("overlay=true", 400, "overlay needs explain=true"),
     ],
 )
 def test_a_bad_query_is_named(service: Service, query: str, status: int, detail: str) -> None:

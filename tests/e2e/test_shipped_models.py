@@ -24,13 +24,18 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     log = tmp_path_factory.mktemp("shipped") / "log"
     command = ["make", "--directory", str(ROOT), "--no-print-directory", "serve", "FLAGS=--port 0"]
     with started(command, "Sightread listens on ", log) as service:
-        service.wait_for(service.is_ready)
+        # ready with the first version that proved itself; the second follows
+        service.wait_for(lambda: _serving(service) == {"cnn": 2, "lstm": 2})
         yield service
 
 
-def test_both_shipped_versions_prove_themselves(shipped: Service) -> None:
+def _serving(service: Service) -> dict[str, int | None]:
+    return {model["name"]: model["serving"] for model in service.get("/models").json()["models"]}
+
+
+def test_all_shipped_versions_prove_themselves(shipped: Service) -> None:
     for model in shipped.get("/models").json()["models"]:
-        assert {entry["state"] for entry in model["versions"]} == {"proven"}
+        assert {entry["version"]: entry["state"] for entry in model["versions"]} == {1: "proven", 2: "proven"}
 
 
 def test_the_readmes_commands_answer_what_the_readme_says(shipped: Service) -> None:
@@ -47,7 +52,7 @@ def test_the_readmes_commands_answer_what_the_readme_says(shipped: Service) -> N
         assert got["score"] == pytest.approx(said["score"], abs=0.02)
 
 
-@pytest.mark.parametrize(("model", "least"), [("cnn", 0.70), ("lstm", 0.86)])
+@pytest.mark.parametrize(("model", "least"), [("cnn", 0.89), ("lstm", 0.90)])
 def test_a_contract_tells_where_its_version_comes_from(shipped: Service, model: str, least: float) -> None:
     contract = shipped.get(f"/models/{model}").json()["contract"]
     assert contract["evaluation"]["accuracy"] >= least
@@ -58,7 +63,7 @@ def test_a_contract_tells_where_its_version_comes_from(shipped: Service, model: 
 
 
 def test_the_models_are_small_enough_to_ship() -> None:
-    assert sum(file.stat().st_size for file in (ROOT / "models").rglob("*") if file.is_file()) <= 10_000_000
+    assert sum(file.stat().st_size for file in (ROOT / "models").rglob("*") if file.is_file()) <= 30_000_000
 
 
 def test_ctrl_c_ends_make_serve_and_all_it_started(tmp_path: Path) -> None:
@@ -69,3 +74,10 @@ def test_ctrl_c_ends_make_serve_and_all_it_started(tmp_path: Path) -> None:
         service.process.wait(PATIENCE)
         with pytest.raises(ProcessLookupError):  # nobody is left in the group
             os.killpg(service.process.pid, 0)
+
+
+def test_the_pages_example_pictures_are_what_their_names_say(shipped: Service) -> None:
+    examples = sorted((ROOT / "serving" / "page" / "examples").iterdir())
+    files = [("file", example.read_bytes()) for example in examples]
+    answers = shipped.post("/classify-image", files=files).json()["results"]
+    assert [answer["label"] for answer in answers] == [example.stem for example in examples]

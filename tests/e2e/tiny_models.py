@@ -12,13 +12,16 @@ import numpy as np
 from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from serving.contract import Contract, ImageInput, TextInput
+from serving.contract import EXPLAIN, Contract, ImageInput, TextInput
+from training.explanation import explain_image, explain_text
 from training.export import publish
 from training.golden import golden
 
 COLOURS = ["red", "green", "blue"]
 SURENESS = {1: 2.0, 2: 4.0, 3: 8.0}
 """The pictures' model gets surer of itself from version to version: a score tells which one answered."""
+EXPLAINING = 2
+"""The version of the pictures' model that explains its answers; the texts' model does, too."""
 
 
 def picture(colour: Any = "red", size: tuple[int, int] = (8, 8), kind: str = "PNG", **options: Any) -> bytes:
@@ -45,35 +48,45 @@ def write_versions(folder: Path) -> None:
     """Write cnn/1, cnn/2, cnn/3, cnn/broken and lstm/1."""
     image = ImageInput(name="image", height=8, width=8, channels=3, fit="cover", filter="bilinear")
     pictures = [picture(colour) for colour in [*COLOURS, "pink", "navy", "orange", "lime", "maroon"]]
-    for sureness in SURENESS.values():
-        model = _colour_model(sureness)
-        publish(model, _contract("image", COLOURS, image, model, pictures), repository=folder, name="cnn")
+    for version, sureness in SURENESS.items():
+        network = _colour_network(sureness)
+        model = keras.Model(network.input, keras.ops.softmax(network.output))
+        explain = explain_image(network, temperature=1, empty=[0, 0, 0]) if version == EXPLAINING else None
+        contract = _contract("image", COLOURS, image, model, pictures, explains=explain is not None)
+        publish(model, contract, repository=folder, name="cnn", explain=explain)
     # the contract of one version and the weights of another: as if the pictures were prepared in another way
     shutil.copytree(folder / "cnn" / "1", folder / "cnn" / "broken")
     shutil.copytree(folder / "cnn" / "3" / "variables", folder / "cnn" / "broken" / "variables", dirs_exist_ok=True)
 
     text = TextInput(name="tokens", max_length=20, pad_id=0, tokenizer=json.loads(_tokenizer().to_str()))
     texts = ["good", "bad", "a good film", "a bad film", "GOOD good", "bad bad good", "good good bad", "so bad"]
-    mood = _mood_model()
-    publish(mood, _contract("text", ["negative", "positive"], text, mood, texts), repository=folder, name="lstm")
+    reader, judge = _mood_networks()
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    mood = keras.Model(tokens, keras.ops.softmax(judge(reader(tokens))))
+    contract = _contract("text", ["negative", "positive"], text, mood, texts, explains=True)
+    explain = explain_text(reader, judge, temperature=1)
+    publish(mood, contract, repository=folder, name="lstm", explain=explain)
 
 
-def _colour_model(sureness: float) -> keras.Model:
+def _colour_network(sureness: float) -> keras.Model:
     pixels = keras.Input((8, 8, 3), dtype="uint8", name="image")
     scores = keras.layers.Dense(len(COLOURS))
     mean = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(pixels))
-    model = keras.Model(pixels, keras.ops.softmax(scores(mean)))
+    network = keras.Model(pixels, scores(mean))
     # "green" is a dark one: (0, 128, 0)
     scores.set_weights([np.diag([1, 255 / 128, 1]).astype("f") * sureness, np.zeros(3, "f")])
-    return model
+    return network
 
 
-def _mood_model() -> keras.Model:
-    tokens = keras.Input((None,), dtype="int32", name="tokens")
-    embedding = keras.layers.Embedding(4, 2, mask_zero=True)
-    model = keras.Model(tokens, keras.ops.softmax(keras.layers.GlobalAveragePooling1D()(embedding(tokens))))
+def _mood_networks() -> tuple[keras.Model, keras.Model]:
+    """What reads the words, and what judges by the mean of what was read."""
+    tokens = keras.Input((None,), dtype="int32")
+    embedding = keras.layers.Embedding(4, 2)
+    reader = keras.Model(tokens, [embedding(tokens), keras.ops.not_equal(tokens, 0)])
     embedding.set_weights([np.array([[0, 0], [0, 0], [3, 0], [0, 3]], "f")])
-    return model
+    read, mask = keras.Input((None, 2)), keras.Input((None,), dtype="bool")
+    judge = keras.Model([read, mask], keras.layers.GlobalAveragePooling1D()(read, mask=mask))
+    return reader, judge
 
 
 def _tokenizer() -> Tokenizer:
@@ -85,7 +98,13 @@ def _tokenizer() -> Tokenizer:
 
 
 def _contract(
-    kind: str, labels: list[str], spec: ImageInput | TextInput, model: keras.Model, raws: list[Any]
+    kind: str,
+    labels: list[str],
+    spec: ImageInput | TextInput,
+    model: keras.Model,
+    raws: list[Any],
+    *,
+    explains: bool = False,
 ) -> Contract:
     share = [1 / len(labels)] * len(labels)
     evaluation = {"dataset": "its own golden examples", "examples": 8, "accuracy": 1, "per_label": [], "confusion": []}
@@ -110,6 +129,7 @@ def _contract(
             "labels": labels,
             "input": spec,
             "output": {"name": "probabilities"},
+            "explain": EXPLAIN if explains else None,
             "golden": golden(model, spec, raws, []),
             "calibration": calibration,
             "evaluation": evaluation,

@@ -40,7 +40,7 @@ class Server:
         return np.stack(rows).astype(np.float32)
 
 
-def batcher(server: Server, *, max_batch_size: int = 64, max_queue: int = 1000) -> Batcher:
+def batcher(server: Server, *, max_batch_size: int = 64, max_queue: int = 1000) -> Batcher[NDArray[np.float32]]:
     return Batcher(server.predict, model="m", max_batch_size=max_batch_size, max_queue=max_queue, metrics=Metrics())
 
 
@@ -167,5 +167,30 @@ def test_a_batch_carries_the_first_trace_context_among_its_requests() -> None:
         await asyncio.gather(ask(None), ask("00-a-b-01"), ask("00-c-d-01"))
         await ask(None)
         assert server.traceparents == ["00-a-b-01", None]
+
+    asyncio.run(scenario())
+
+
+def test_no_more_calls_are_in_flight_than_allowed_and_a_row_knows_its_stages() -> None:
+    async def scenario() -> None:
+        server = Server()
+        server.open.clear()
+        queue = Batcher(
+            server.predict,
+            model="m",
+            stage="explain",
+            max_batch_size=2,
+            max_queue=100,
+            max_in_flight=1,
+            metrics=Metrics(),
+        )
+        stages: dict[str, float] = {}
+        waiting = [asyncio.create_task(queue.submit(row(value), deadline=FAR, stages=stages)) for value in range(5)]
+        await settled()
+        assert server.calls == [2]
+        server.open.set()
+        await asyncio.gather(*waiting)
+        assert server.calls == [2, 2, 1]
+        assert stages.keys() == {"explain_queue", "explain"}
 
     asyncio.run(scenario())

@@ -1,4 +1,4 @@
-"""`/docs` and `/`: the interface, to read and to try out. Everything on the page comes from here."""
+"""`/docs`: the interface, to read and to try out. Everything on the page comes from here."""
 
 import base64
 import hashlib
@@ -8,11 +8,11 @@ from pathlib import Path
 import fastapi_offline
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 ASSETS = "/docs/assets"
-PATHS = ("/", "/docs", "/openapi.json")
+PATHS = ("/docs", "/openapi.json")
 
 
 def add_docs(app: FastAPI) -> None:
@@ -30,10 +30,6 @@ def add_docs(app: FastAPI) -> None:
     @router.get("/docs")
     async def docs() -> Response:
         return HTMLResponse(html, headers={"Content-Security-Policy": _policy(html)})
-
-    @router.get("/")
-    async def start_page() -> Response:
-        return RedirectResponse("docs")
 
     app.include_router(router)
     app.mount(ASSETS, StaticFiles(directory=Path(fastapi_offline.__file__).parent / "static"))
