@@ -1,0 +1,48 @@
+"""What k8s/README.md says to type can be typed."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from tests.deployment.conftest import ROOT, Manifests
+
+pytestmark = pytest.mark.manifests
+
+README = (ROOT / "k8s/README.md").read_text()
+DIRECTORIES = sorted(set(re.findall(r"-k (k8s/\S+?)[`\s,]", README)))
+
+
+@pytest.mark.parametrize("directory", DIRECTORIES)
+def test_what_is_applied_renders(directory: str, render: Callable[[str], Manifests]) -> None:
+    assert render(directory)
+
+
+def test_what_is_named_to_kubectl_is_there(render: Callable[[str], Manifests]) -> None:
+    there = {
+        f"{manifest['kind'].lower()}/{manifest['metadata']['name']}"
+        for directory in DIRECTORIES
+        for manifest in render(directory)
+    }
+    named = set(re.findall(r"\b((?:deployment|service|cronjob|job)/[\w-]+)", README))
+    started = {f"job/{name}" for name in re.findall(r"create job (\S+)", README)}
+    assert named <= there | started
+
+
+def test_files_and_folders_that_are_named_are_there() -> None:
+    folders = ["k8s", "k8s/base", "k8s/base/model-server", "k8s/components/autoscaling", "k8s/components/model-volume"]
+    for path in re.findall(r"`([\w/.-]+\.(?:yaml|config))`", README):
+        assert any((ROOT / folder / path).is_file() for folder in ["", *folders, "k8s/components/ingress"])
+
+
+def test_images_are_built_under_the_names_that_are_applied(render: Callable[[str], Manifests]) -> None:
+    built = set(re.findall(r"-t (?:\$REGISTRY/)?(\S+)", README))
+    for overlay in ("local", "gpu"):
+        for manifest in render(f"k8s/overlays/{overlay}"):
+            assert set(re.findall(r"'image': '([^']+)'", str(manifest))) <= built
+
+
+def test_every_link_leads_somewhere() -> None:
+    headings = re.findall(r"^#+ (.+)$", README, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([\w-]+)\)", README)) <= anchors
