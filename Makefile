@@ -7,19 +7,33 @@ FLAGS ?=
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help serve test slow check format fuzz soak sbom lock clean
+.PHONY: help serve test slow browser manifests images check format bench fuzz soak sbom lock clean
 
 help: ## list these verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(READY) ## serve the models in models/ at http://127.0.0.1:8080
 	@exec $(BIN)/sightread serve $(FLAGS)
 
-test: $(READY) ## run the tests, but for the slow ones
-	@$(BIN)/pytest -m "not slow" $(FLAGS)
+test: $(READY) ## run the tests that need Python alone, but for the slow ones
+	@$(BIN)/pytest -m "not slow and not browser and not manifests and not images" $(FLAGS)
 
 slow: $(READY) ## run the slow tests: whole trainings, killed ones among them
 	@$(BIN)/pytest -m slow $(FLAGS)
+
+browser: $(READY) ## test the page in a browser (needs Chromium)
+	@$(BIN)/pytest -m browser $(FLAGS)
+
+manifests: $(READY) ## test k8s/ and compose.yaml (needs kubectl or kustomize, and promtool)
+	@$(BIN)/pytest -m manifests $(FLAGS)
+
+# with podman: make images CONTAINERS=podman
+CONTAINERS ?= docker
+VERSION = $(shell $(BIN)/sightread --version)
+images: $(READY) ## build the gateway's and the training image, and run them
+	@$(CONTAINERS) build --target gateway --tag sightread-gateway:$(VERSION) .
+	@$(CONTAINERS) build --target training --tag sightread-training:$(VERSION) .
+	@CONTAINERS=$(CONTAINERS) $(BIN)/pytest -m images $(FLAGS)
 
 check: $(READY) ## lint, check types
 	@$(BIN)/ruff check
@@ -29,6 +43,9 @@ check: $(READY) ## lint, check types
 format: $(READY) ## put the code into its format
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+
+bench: $(READY) ## compare speed with other servers (needs wrk; mosec where there is one)
+	@$(BIN)/python -m benchmarks $(FLAGS)
 
 fuzz: $(READY) ## fuzz pictures and texts for five minutes each, then 10,000 requests
 	$(BIN)/python -m fuzz.images 300
@@ -51,6 +68,10 @@ lock: $(READY) ## lock the newest versions that pyproject.toml allows
 	@$(LOCK) --upgrade --extra training --extra development pyproject.toml --output-file requirements/all.lock
 	@$(LOCK) --upgrade --constraint requirements/all.lock \
 		--excludes requirements/gateway.excludes pyproject.toml --output-file requirements/gateway.lock
+	@$(LOCK) --upgrade --constraint requirements/all.lock --extra training pyproject.toml \
+		--output-file requirements/training-cpu.lock
+	@$(LOCK) --upgrade --constraint requirements/all.lock --extra training pyproject.toml requirements/gpu.in \
+		--output-file requirements/training-gpu.lock
 
 clean: ## remove what these verbs made
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,140 @@
+"""What is compared, each a process of its own, all on the same versions 1 of the two models."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.inputs import Input, Kind
+from benchmarks.load import LoadProblem
+from serving.contract import ImageInput
+from training.repository import contract
+
+ROOT = Path(__file__).resolve().parents[1]
+VERSIONS: Mapping[Kind, str] = {"image": "cnn/1", "text": "lstm/1"}
+PATIENCE_SECONDS = 120.0
+STOP_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """One that answers.
+
+    Attributes:
+        name: for the table.
+        urls: where it takes each kind of input.
+    """
+
+    name: str
+    urls: Mapping[Kind, str]
+
+
+@contextmanager
+def servers(probes: Mapping[Kind, Input], *, mosec: Path | None, logs: Path) -> Iterator[list[Server]]:
+    """Start all of them, wait until each answers, and end them afterwards.
+
+    Args:
+        probes: an input of each kind, to ask by.
+        mosec: the Python of an environment with mosec in it; None leaves mosec out.
+        logs: folder for what they print.
+
+    Raises:
+        LoadProblem: one does not come up.
+    """
+    specs = {kind: _spec(kind) for kind in VERSIONS}
+    with ExitStack() as stack:
+
+        def start(name: str, *command: str, **environment: str) -> None:
+            stack.enter_context(_process(name, command, environment, logs))
+
+        ports = _free_ports(6)
+        model_server = f"127.0.0.1:{ports[0]}"
+        start("model-server", sys.executable, "-m", "serving.local_model_server", "--models", str(ROOT / "models"),
+              "--address", model_server)  # fmt: skip
+        start("sightread", sys.executable, "-m", "sightread", "serve", "--port", str(ports[1]),
+              "--model-server", model_server)  # fmt: skip
+        peer = "import json, sys; from benchmarks.peers import {0}; {0}.main(*map(json.loads, sys.argv[1:]))"
+        start("script", sys.executable, "-c", peer.format("script"), str(ports[2]), json.dumps(model_server),
+              json.dumps(specs["image"]), json.dumps(specs["text"]))  # fmt: skip
+        start("constant", sys.executable, "-c", peer.format("constant"), str(ports[3]))
+        found = [
+            Server("Sightread", _endpoints(ports[1], "?version=1")),
+            Server("FastAPI script", _endpoints(ports[2])),
+            Server("constant answer", _endpoints(ports[3])),
+        ]
+        if mosec is not None:
+            urls: dict[Kind, str] = {}
+            for (kind, spec), port in zip(specs.items(), ports[4:], strict=True):
+                program = str(ROOT / "benchmarks" / "peers" / "mosec_server.py")
+                start(f"mosec-{kind}", str(mosec), program, "--port", str(port), SPEC=json.dumps(spec))
+                urls[kind] = f"http://127.0.0.1:{port}/inference"
+            found.insert(1, Server("mosec", urls))
+        for server in found:
+            for kind, url in server.urls.items():
+                _wait_for(server.name, url, probes[kind], logs)
+        yield found
+
+
+def _spec(kind: Kind) -> dict[str, Any]:
+    """What a peer has to be told of a model, since it cannot ask."""
+    folder = ROOT / "models" / VERSIONS[kind]
+    told = contract(folder)
+    spec = {"kind": kind, "folder": str(folder), "input": told.input.name, "labels": told.labels}
+    if isinstance(told.input, ImageInput):
+        return spec | {"size": [told.input.width, told.input.height]}
+    return spec | {"tokenizer": json.dumps(told.input.tokenizer), "length": told.input.max_length}
+
+
+def _endpoints(port: int, query: str = "") -> dict[Kind, str]:
+    return {
+        "image": f"http://127.0.0.1:{port}/classify-image{query}",
+        "text": f"http://127.0.0.1:{port}/classify-text{query}",
+    }
+
+
+def _free_ports(count: int) -> list[int]:
+    listening = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports: list[int] = [server.getsockname()[1] for server in listening]
+    for server in listening:
+        server.close()
+    return ports
+
+
+@contextmanager
+def _process(name: str, command: tuple[str, ...], environment: dict[str, str], logs: Path) -> Iterator[None]:
+    with (logs / f"{name}.log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=os.environ | environment
+        )
+        try:
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _wait_for(name: str, url: str, probe: Input, logs: Path) -> None:
+    """Until it answers; what it says meanwhile does not matter."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    said: object = "nothing"
+    while time.monotonic() < until:
+        request = urllib.request.Request(url, probe.body, {"Content-Type": probe.content_type})  # noqa: S310  # http, see urls
+        try:
+            with urllib.request.urlopen(request, timeout=5):  # noqa: S310  # as above
+                return
+        except (urllib.error.URLError, OSError) as error:
+            said = error
+        time.sleep(0.2)
+    raise LoadProblem(f"{name} does not answer at {url} ({said}): see its log in {logs}.")
