@@ -245,4 +245,4 @@ def test_a_model_server_that_dies_is_a_503_and_one_that_returns_is_found(
     put(versions / "cnn" / "broken", repository / "cnn" / "1")
     start_model_server(repository, address=address)
     service.wait_for(lambda: "golden examples disagree" in service.get("/readyz").text)
-    assert service.post("/classify-text", json={"text": "good"}).status_code == 200
+    service.wait_for(lambda: service.post("/classify-text", json={"text": "good"}).status_code == 200)

@@ -123,6 +123,16 @@ def _row(before: int, word: int) -> int:
     return int(keras.ops.convert_to_numpy(lstm_accurate.pair_ids(np.array([[before, word]], np.int32), 1000))[0, 1])
 
 
+def test_a_pair_that_shares_its_row_with_paddings_is_not_counted_with_it() -> None:
+    rows = keras.ops.convert_to_numpy(lstm_accurate.pair_ids(np.array([[7, 7, 0, 0]], np.int32), 8 * 50))
+    assert rows[0, 1] == rows[0, 3]
+    network = lstm_accurate.build(LstmConfig(vocabulary=50, embedding=8, units=4), _texts(50), 3)
+    reader = network.get_layer("reader")
+    reader.set_weights([np.random.default_rng(1).normal(size=w.shape) for w in reader.get_weights()])
+    alone, padded = (keras.ops.convert_to_numpy(reader(np.array([[7] * 2 + [0] * n], np.int32))[1]) for n in (0, 5))
+    assert padded[:, :2] == pytest.approx(alone, rel=1e-5)
+
+
 def test_two_orders_of_the_same_words_are_different_pairs() -> None:
     ids = keras.ops.convert_to_tensor(np.array([[5, 9], [9, 5]], np.int32))
     rows = keras.ops.convert_to_numpy(lstm_accurate.pair_ids(ids, 1000))

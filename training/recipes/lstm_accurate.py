@@ -81,7 +81,8 @@ def _votes(
     there = ops.cast(mask, "float32")
     votes, different = [], []
     for these, ratios in zip((ids, pair_ids(ids, rows)), tables, strict=True):
-        share = there / Occurrences()(these)
+        # a pair may have the row of padding's: padding gets one that no pair has, and is not counted with it
+        share = there / Occurrences()(ops.where(mask, these, -1))
         ratio = layers.Embedding(*ratios.shape, trainable=False)
         # a weight of w / EAGERNESS is learned, and w² is what counts
         prior = keras.regularizers.L2(EAGERNESS**2 * PRIOR / len(texts))
