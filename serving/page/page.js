@@ -184,13 +184,15 @@ function showCards() {
   const picture = asked.addresses[asked.chosen];
   markChosen(asked.chosen);
   at("cards").classList.toggle("two", asking.length > 1);
-  const before = [...at("cards").querySelectorAll(".bars")];
+  const before = [...at("cards").children];
   at("cards").replaceChildren(
     ...asking.map((version, column) => {
       const title = [models[kind].name, `version ${version || models[kind].serving}`];
       const card = answerCard(title, picture, (wanted) => explain(column, version, wanted));
-      // faint, until the new ones come: nothing jumps while somebody types
-      if (before[column]) card.querySelector(".bars").replaceChildren(...before[column].children);
+      // this version's last bars stay, faint, until the new ones come: nothing jumps while somebody types
+      if (before[column]?.querySelector("h2")?.textContent === card.querySelector("h2").textContent) {
+        card.querySelector(".bars").replaceChildren(...before[column].querySelector(".bars").children);
+      }
       return card;
     }),
   );

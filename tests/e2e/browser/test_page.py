@@ -224,7 +224,8 @@ def test_two_versions_stand_side_by_side_and_the_one_that_cannot_explain_says_so
     expect(page.locator("#about h2")).to_have_text(["cnn, version 2", "cnn, version 1"])
     page.locator("#version").select_option("1")
     page.locator("#compare").select_option("nothing")
-    expect(page.locator(".card h2")).to_have_text("cnn version 1")
+    expect(page.locator(".card h2")).to_have_text(["cnn version 1"])
+    expect(best(page)).to_have_text([re.compile(f"red{100 * score(1):.1f}%")])
 
 
 def test_several_pictures_are_a_contact_sheet_however_many_one_request_takes(page: Page) -> None:
