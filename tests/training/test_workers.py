@@ -21,8 +21,8 @@ from training import devices, fitting
 from training.checkpoint import FILE, Checkpoint, Progress
 from training.config import CnnConfig
 from training.export import Session
-from training.muon import Muon
 from training.problems import TrainingProblem
+from training.recipes import cnn_accurate
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,7 +74,7 @@ def learn(
         network,
         batches,
         lambda: [(pictures[EXAMPLES:], labels[EXAMPLES:])],
-        optimizer=lambda: Muon(0.05),
+        optimizer=lambda: cnn_accurate.optimizer(0.05, EPOCHS * steps),
         strategy=strategy,
         steps=steps,
         label_weights=np.ones(LABELS, np.float32),
