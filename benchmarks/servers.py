@@ -45,12 +45,14 @@ def servers(probes: Mapping[Kind, Input], *, mosec: Path | None, logs: Path) -> 
     Args:
         probes: an input of each kind, to ask by.
         mosec: the Python of an environment with mosec in it; None leaves mosec out.
-        logs: folder for what they print.
+        logs: folder for what they print, and for what they are told of the models.
 
     Raises:
         LoadProblem: one does not come up.
     """
-    specs = {kind: _spec(kind) for kind in VERSIONS}
+    specs = {kind: logs / f"{kind}.json" for kind in VERSIONS}
+    for kind, path in specs.items():
+        path.write_text(json.dumps(_spec(kind)))
     with ExitStack() as stack:
 
         def start(name: str, *command: str, **environment: str) -> None:
@@ -64,7 +66,7 @@ def servers(probes: Mapping[Kind, Input], *, mosec: Path | None, logs: Path) -> 
               "--model-server", model_server)  # fmt: skip
         peer = "import json, sys; from benchmarks.peers import {0}; {0}.main(*map(json.loads, sys.argv[1:]))"
         start("script", sys.executable, "-c", peer.format("script"), str(ports[2]), json.dumps(model_server),
-              json.dumps(specs["image"]), json.dumps(specs["text"]))  # fmt: skip
+              json.dumps(str(specs["image"])), json.dumps(str(specs["text"])))  # fmt: skip
         start("constant", sys.executable, "-c", peer.format("constant"), str(ports[3]))
         found = [
             Server("Sightread", _endpoints(ports[1], "?version=1")),
@@ -75,7 +77,7 @@ def servers(probes: Mapping[Kind, Input], *, mosec: Path | None, logs: Path) -> 
             urls: dict[Kind, str] = {}
             for (kind, spec), port in zip(specs.items(), ports[4:], strict=True):
                 program = str(ROOT / "benchmarks" / "peers" / "mosec_server.py")
-                start(f"mosec-{kind}", str(mosec), program, "--port", str(port), SPEC=json.dumps(spec))
+                start(f"mosec-{kind}", str(mosec), program, "--port", str(port), SPEC=str(spec))
                 urls[kind] = f"http://127.0.0.1:{port}/inference"
             found.insert(1, Server("mosec", urls))
         for server in found:

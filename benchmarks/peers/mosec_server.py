@@ -1,13 +1,14 @@
 """mosec as its users set it up: two processes decode, one predicts batches of up to 64 after at most 3 ms.
 
 Run in an environment of its own, with mosec, TensorFlow, Pillow and tokenizers in it; it knows nothing of Sightread.
-What it needs to know comes as JSON in SPEC: `kind`, `folder` of the SavedModel, `input`, `labels`, and of pictures
-`size`, of texts `tokenizer` and `length`.
+What it needs to know lies as JSON in the file SPEC: `kind`, `folder` of the SavedModel, `input`, `labels`, and of
+pictures `size`, of texts `tokenizer` and `length`.
 """
 
 import json
 import os
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from mosec import Server, Worker
 from PIL import Image
 from tokenizers import Tokenizer
 
-SPEC = json.loads(os.environ["SPEC"])
+SPEC = json.loads(Path(os.environ["SPEC"]).read_text())
 DECODERS, BATCH, MILLISECONDS = 2, 64, 3
 
 

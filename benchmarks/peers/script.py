@@ -1,6 +1,8 @@
 """What tutorials show: a FastAPI script that prepares each request by itself and sends it alone to the model server."""
 
+import json
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -54,6 +56,7 @@ def application(model_server: str, image: dict[str, Any], text: dict[str, Any]) 
     return app
 
 
-def main(port: int, model_server: str, image: dict[str, Any], text: dict[str, Any]) -> None:
-    """Serve until a signal."""
-    uvicorn.run(application(model_server, image, text), port=port, log_level="warning", access_log=False)
+def main(port: int, model_server: str, image: str, text: str) -> None:
+    """Serve until a signal; what is told of the models lies in two files."""
+    told = [json.loads(Path(path).read_text()) for path in (image, text)]
+    uvicorn.run(application(model_server, *told), port=port, log_level="warning", access_log=False)
