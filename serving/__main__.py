@@ -137,9 +137,22 @@ def _run(settings: Settings, listener: socket.socket, stack: ExitStack) -> None:
         return
     os.environ |= settings.environment()
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="sightread-"))
-    supervisor = Multiprocess(_config("serving.app:create_worker_app", settings), sockets=[listener])
+    supervisor = _Workers(_config("serving.app:create_worker_app", settings), sockets=[listener])
     _hang_up_is_terminate()  # it took the signal to restart its workers
     supervisor.run()
+
+
+class _Workers(Multiprocess):
+    """Worker processes, which finish what they do when we are asked to stop, and end at once when asked again."""
+
+    def join_all(self) -> None:
+        def kill_all(*_: object) -> None:
+            for worker in self.processes:
+                worker.kill()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, kill_all)
+        super().join_all()
 
 
 def _hang_up_is_terminate() -> None:

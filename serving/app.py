@@ -6,30 +6,36 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from serving.certificates import Certificates
 from serving.classification import Classifier
+from serving.decoding import Decoders
 from serving.http.api_keys import ApiKeys
+from serving.http.direct import Direct
 from serving.http.errors import install_error_handlers
 from serving.http.guard import Guard
 from serving.http.middleware import BodyLimit, RequestRecord
+from serving.http.openapi import complete_openapi
 from serving.http.routes import docs, page
 from serving.http.routes.classify import classify_routes
 from serving.http.routes.health import health_routes
+from serving.http.routes.inference_protocol import inference_routes
 from serving.http.routes.models import model_routes
 from serving.logs import configure_logging
 from serving.metrics import Metrics
 from serving.model_server import ModelServer
 from serving.settings import Settings
+from serving.stopping import Stopping
+from serving.traffic import Traffic
 from serving.versions import Model
 
 DESCRIPTION = "Classifies pictures and texts. Every answer names the model version that gave it."
@@ -42,14 +48,18 @@ def create_app(settings: Settings) -> FastAPI:
     (the channel to the model server, threads, the tasks that follow versions) lives as long as its lifespan.
     """
     metrics = Metrics()
-    server = ModelServer(settings.model_server, Certificates.of(settings))
-    executor = ThreadPoolExecutor(settings.decoders or os.cpu_count(), thread_name_prefix="decode")
+    server = ModelServer(settings.model_server, Certificates.of(settings), metrics=metrics)
+    stopping = Stopping(settings.not_ready_seconds)
+    decoders = Decoders(settings.decoders or os.cpu_count() or 1)
 
     def model(name: str, kind: Literal["image", "text"]) -> Model:
         return Model(name, kind, server=server, settings=settings, metrics=metrics)
 
     def classifier(model: Model | None) -> Classifier | None:
-        return Classifier(model, executor=executor, metrics=metrics) if model else None
+        if model is None:
+            return None
+        traffic = Traffic(model, settings=settings, metrics=metrics)
+        return Classifier(model, traffic=traffic, decoders=decoders, metrics=metrics)
 
     image_model = model(settings.image_model, "image") if settings.image_model else None
     text_model = model(settings.text_model, "text") if settings.text_model else None
@@ -60,11 +70,14 @@ def create_app(settings: Settings) -> FastAPI:
         async with server.connected(), asyncio.TaskGroup() as tasks:
             following = [tasks.create_task(model.follow()) for model in models.values()]
             following.append(tasks.create_task(server.follow_certificates(settings.poll_seconds)))
-            yield
+            with stopping.watched():
+                yield
             for task in following:
                 task.cancel()
-        executor.shutdown(wait=False, cancel_futures=True)
+        decoders.close()
 
+    image, text = classifier(image_model), classifier(text_model)
+    classify = classify_routes(image, text, settings)
     app = FastAPI(
         title="Sightread",
         version=metadata.version("sightread"),
@@ -87,12 +100,15 @@ def create_app(settings: Settings) -> FastAPI:
                 concurrency=settings.max_concurrency,
             ),
             Middleware(BodyLimit, max_bytes=settings.max_body_bytes, max_held=settings.max_held_bytes),
+            Middleware(Direct, routes=[route for route in classify.routes if isinstance(route, APIRoute)]),
         ],
     )
     install_error_handlers(app)
-    app.include_router(classify_routes(classifier(image_model), classifier(text_model), settings))
+    app.include_router(classify)
     app.include_router(model_routes(models))
-    app.include_router(health_routes(models.values(), metrics))
+    app.include_router(health_routes(models.values(), stopping, metrics))
+    app.include_router(inference_routes([classifier for classifier in (image, text) if classifier], settings))
+    complete_openapi(app)
     docs.add_docs(app)
     page.add_page(app)
     return app
@@ -111,12 +127,14 @@ def _cross_origin(settings: Settings) -> list[Middleware]:
             allow_headers=[
                 "Authorization",
                 "Content-Type",
+                "Inference-Header-Content-Length",
                 "X-API-Key",
                 "X-Request-ID",
                 "X-Request-Timeout",
+                "X-Session-ID",
                 "traceparent",
             ],
-            expose_headers=["Retry-After", "Server-Timing", "X-Request-ID"],
+            expose_headers=["Inference-Header-Content-Length", "Retry-After", "Server-Timing", "X-Request-ID"],
         )
     ]
 

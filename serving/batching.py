@@ -1,11 +1,13 @@
 """Concurrent requests coalesced into one call, without a timer.
 
 While nothing is in flight a row goes out at once; what arrives meanwhile is the next batch. So a lone request never
-waits for company, and the busier the service, the larger the batches.
+waits for company, and the busier the service, the larger the batches. Texts of like length go together: a batch costs
+as much as its longest row for each of its rows.
 """
 
 import asyncio
-from collections import deque
+import math
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 
 from serving.metrics import Metrics
 from serving.model_server import Refused
+from serving.pace import Pace
 from serving.problems import Overloaded, Unavailable
 from serving.tracing import TRACEPARENT
 
@@ -33,6 +36,11 @@ MAX_IN_FLIGHT = 2
 def spent(stages: Stages, stage: str, seconds: float) -> None:
     """Note what one item took."""
     stages[stage] = max(seconds, stages.get(stage, 0.0))
+
+
+def likeness(row: Row) -> int:
+    """The same for rows that may share a batch: all pictures, and texts of which none is twice as long as another."""
+    return len(row).bit_length() if row.ndim == 1 else 0
 
 
 @dataclass
@@ -77,7 +85,9 @@ class Batcher(Generic[Answer]):
         self._max_queue = max_queue
         self._max_in_flight = max_in_flight
         self._metrics = metrics
-        self._queue: deque[_Waiting[Answer]] = deque()
+        self._queues: defaultdict[int, deque[_Waiting[Answer]]] = defaultdict(deque)
+        self._waiting = 0
+        self._pace = Pace()
         self._in_flight: set[asyncio.Task[None]] = set()
         self._dispatch_is_due = False
 
@@ -90,15 +100,19 @@ class Batcher(Generic[Answer]):
             stages: where it is noted how long the row waited, and how long its call took.
 
         Raises:
-            Overloaded: the queue is full.
+            Overloaded: the queue is full, or so long that there would be no answer before the deadline.
             Problem: what the call to the model server raised.
         """
-        if len(self._queue) >= self._max_queue:
-            self._metrics.shed.labels(self._model).inc()
-            raise Overloaded(f"{self._max_queue:,} items wait for {self._model} already.", retry_after=1)
         loop = asyncio.get_running_loop()
+        wait = self._pace.foretell(self._waiting)
+        if self._waiting >= self._max_queue or 0 < deadline - loop.time() < wait:
+            self._metrics.shed.labels(self._model).inc()
+            raise Overloaded(
+                f"{self._waiting:,} items wait for {self._model} already.", retry_after=max(1, math.ceil(wait))
+            )
         waiting: _Waiting[Answer] = _Waiting(row, deadline, loop.create_future(), {} if stages is None else stages)
-        self._queue.append(waiting)
+        self._queues[likeness(row)].append(waiting)
+        self._waiting += 1
         if not self._dispatch_is_due:
             # not at once: whatever else is ready in this turn of the loop comes along
             self._dispatch_is_due = True
@@ -113,13 +127,17 @@ class Batcher(Generic[Answer]):
             task.add_done_callback(self._landed)
 
     def _next_batch(self) -> list[_Waiting[Answer]]:
+        """Whoever has waited longest, and those like it. Empty: nobody waits."""
         now = asyncio.get_running_loop().time()
         batch: list[_Waiting[Answer]] = []
-        while self._queue and len(batch) < self._max_batch_size:
-            waiting = self._queue.popleft()
-            # whoever gave up, or is about to, costs the model server nothing
-            if not waiting.answer.done() and waiting.deadline > now:
-                batch.append(waiting)
+        while not batch and (queues := [queue for queue in self._queues.values() if queue]):
+            queue = min(queues, key=lambda queue: queue[0].since)
+            while queue and len(batch) < self._max_batch_size:
+                waiting = queue.popleft()
+                self._waiting -= 1
+                # whoever gave up, or is about to, costs the model server nothing
+                if not waiting.answer.done() and waiting.deadline > now:
+                    batch.append(waiting)
         return batch
 
     def _landed(self, task: asyncio.Task[None]) -> None:
@@ -148,6 +166,7 @@ class Batcher(Generic[Answer]):
             self._fail(batch, error)
             return
         seconds = perf_counter() - sent
+        self._pace.learn(len(batch) * len(self._in_flight), seconds)
         for waiting, answer in zip(batch, answers, strict=True):
             spent(waiting.stages, self._stage, seconds)
             if not waiting.answer.done():

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.batching import Row, Stages, spent
+from serving.decoding import Decoders
 from serving.explanation import overlay
 from serving.metrics import Metrics
 from serving.preprocessing import Preprocessor
-from serving.problems import BadRequest, Problem, TooLarge, Unavailable, UnknownVersion
+from serving.problems import BadRequest, Overloaded, Problem, TooLarge, Unavailable, UnknownVersion
+from serving.traffic import Traffic
 from serving.versions import Model, Version
 
 MAX_TAKEOVERS = 3
@@ -54,14 +56,20 @@ class Classifier:
 
     Args:
         model: whose versions answer.
-        executor: where large inputs are prepared.
+        traffic: which of them answers whoever names none.
+        decoders: where large inputs are prepared.
         metrics: where the stages are measured.
     """
 
-    def __init__(self, model: Model, *, executor: Executor, metrics: Metrics) -> None:
+    def __init__(self, model: Model, *, traffic: Traffic, decoders: Decoders, metrics: Metrics) -> None:
         self.model = model
-        self._executor = executor
+        self._traffic = traffic
+        self._decoders = decoders
         self._metrics = metrics
+
+    def encoding(self) -> AbstractContextManager[None]:
+        """Measures how long an answer takes to be written."""
+        return self._metrics.stage(self.model.name, "encode")
 
     async def classify(
         self,
@@ -71,6 +79,7 @@ class Classifier:
         wanted: Wanted,
         version: int | None = None,
         label: str | None = None,
+        session: str | None = None,
     ) -> Classification:
         """Raw items (encoded pictures or texts) → their outcomes.
 
@@ -80,16 +89,18 @@ class Classifier:
             wanted: what the answers tell.
             version: the version that must answer, or None.
             label: the version label that must answer, or None.
+            session: whose requests go to one version while that is shared out by chance, or None.
 
         Raises:
             Problem: what concerns all items alike, such as an unknown version. What concerns one is its outcome.
         """
         if wanted.explain and len(items) > MAX_EXPLAINED:
             raise TooLarge(f"At most {MAX_EXPLAINED} items of one request are explained. Send fewer at a time.")
-        chosen = await self.model.choose(version, label)
+        is_free = version is None and label is None
+        chosen = await (self._traffic.choose(session) if is_free else self.model.choose(version, label))
         for _ in range(MAX_TAKEOVERS):
             try:
-                return await self._classify_all(chosen, items, deadline, wanted)
+                classification = await self._classify_all(chosen, items, deadline, wanted)
             except UnknownVersion:
                 if version is not None:
                     raise
@@ -98,7 +109,17 @@ class Classifier:
                     continue
                 # unloaded between the choice and the call: whoever named no version gets the one that took over
                 chosen = await self.model.replace(chosen)
+            else:
+                if is_free:
+                    self._cast_shadow(classification, items, deadline)
+                return classification
         raise Unavailable(f"The versions of {self.model.name} change too fast.", retry_after=1)
+
+    def _cast_shadow(self, classification: Classification, items: Sequence[bytes | str], deadline: float) -> None:
+        async def classify(shadow: Version) -> Sequence[Outcome]:
+            return (await self._classify_all(shadow, items, deadline, Wanted(top_k=1))).outcomes
+
+        self._traffic.cast_shadow(classification.version, classification.outcomes, classify)
 
     async def _classify_all(
         self, version: Version, items: Sequence[bytes | str], deadline: float, wanted: Wanted
@@ -126,7 +147,7 @@ class Classifier:
         start = perf_counter()
         try:
             with self._metrics.stage(self.model.name, "decode"):
-                row, remarks = await self._prepare(version.preprocessor, raw)
+                row, remarks = await self._prepare(version.preprocessor, raw, deadline)
         except Problem as problem:
             return problem
         spent(stages, "decode", perf_counter() - start)
@@ -134,6 +155,8 @@ class Classifier:
         if not np.isfinite(probabilities).all():
             return Unavailable(f"{self.model.name} has no answer to this: its probabilities are not numbers.")
         answer = _answer(version.contract.labels, probabilities, wanted.top_k) | remarks
+        version.drift.see(row, probabilities)
+        self._metrics.predicted(self.model.name, version.number, answer["label"], answer["score"])
         if not wanted.explain or version.explainer is None:
             return answer
         explanation = await version.explainer.submit(row, deadline=deadline, stages=stages)
@@ -144,11 +167,13 @@ class Classifier:
             told = version.preprocessor.explain(raw, explanation.attribution)
             return told | ({"overlay": overlay(explanation.attribution)} if wanted.overlay else {})
 
-        told = await asyncio.get_running_loop().run_in_executor(self._executor, tell)
+        told = await self._decoders.run(tell, deadline=deadline)
         label = version.contract.labels[explanation.label]
         return answer | {"explanation": {"label": label, "score": round(explanation.score, 6), **told}}
 
-    async def _prepare(self, preprocessor: Preprocessor, raw: bytes | str) -> tuple[Row, dict[str, Any]]:
+    async def _prepare(
+        self, preprocessor: Preprocessor, raw: bytes | str, deadline: float
+    ) -> tuple[Row, dict[str, Any]]:
         # a small input costs less here than the way to a thread would; a large one would hold up everybody else
         row = preprocessor.prepare_quickly(raw)
         if row is not None:
@@ -158,7 +183,11 @@ class Classifier:
             row = preprocessor.prepare(raw)
             return row, preprocessor.remarks(raw, row)
 
-        return await asyncio.get_running_loop().run_in_executor(self._executor, prepare)
+        try:
+            return await self._decoders.run(prepare, deadline=deadline)
+        except Overloaded:
+            self._metrics.shed.labels(self.model.name).inc()
+            raise
 
 
 def _answer(labels: Sequence[str], probabilities: NDArray[np.float32], top_k: int) -> dict[str, Any]:

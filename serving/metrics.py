@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -31,7 +32,7 @@ class Metrics:
         self.stage_seconds = Histogram(
             "sightread_stage_seconds",
             "Time in one stage: decode (one item), queue (one item), predict (one batch), explain_queue (one item), "
-            "explain (one batch), prove (one version)",
+            "explain (one batch), encode (one response), prove (one version)",
             ["model", "stage"],
             buckets=SECONDS,
             registry=registry,
@@ -61,6 +62,39 @@ class Metrics:
             multiprocess_mode="livemin",
             registry=registry,
         )
+
+        self.retries = Counter(
+            "sightread_retries_total", "Calls to the model server made once more", ["model"], registry=registry
+        )
+        self.predictions = Counter(
+            "sightread_predictions_total", "Items by their best label", ["model", "version", "label"], registry=registry
+        )
+        self.confidence = Histogram(
+            "sightread_confidence",
+            "Probability of an item's best label",
+            ["model", "version"],
+            buckets=SHARES,
+            registry=registry,
+        )
+        self.drift = Gauge(
+            "sightread_drift",
+            "Distance (0 to 1, Jensen and Shannon) of the recent answers from what the version was trained on, by "
+            "labels, confidence, brightness or unknown_tokens",
+            ["model", "version", "of"],
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+        self.shadow_answers = Counter(
+            "sightread_shadow_answers_total",
+            "Items that a shadow answered, too: same, different, failed, or dropped",
+            ["model", "version", "shadow", "answer"],
+            registry=registry,
+        )
+
+    def predicted(self, model: str, version: int, label: str, confidence: float) -> None:
+        """Count one item's answer."""
+        self.predictions.labels(model, version, label).inc()
+        self.confidence.labels(model, version).observe(confidence)
 
     @contextmanager
     def stage(self, model: str, stage: str) -> Iterator[None]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from serving import contract
 from serving.certificates import Certificates, Held, credentials
 from serving.explanation import Explanation
+from serving.metrics import Metrics
 from serving.problems import DeadlineExceeded, Overloaded, Problem, Unavailable, UnknownVersion
 from serving.tensorflow_serving_protocol import (
     DT_FLOAT,
@@ -87,8 +88,11 @@ class ModelServer:
     UnknownVersion (it has no such version) or Refused.
     """
 
-    def __init__(self, target: str, certificates: Certificates | None = None) -> None:
+    def __init__(
+        self, target: str, certificates: Certificates | None = None, *, metrics: Metrics | None = None
+    ) -> None:
         self.target = target
+        self._metrics = metrics
         self._certificates = certificates
         self._held: Held | None = None
 
@@ -216,6 +220,8 @@ class ModelServer:
                 if MERGED not in str(refused) or attempt == ATTEMPTS:
                     raise
                 await asyncio.sleep(random.uniform(0, 0.02))  # noqa: S311  # so as not to meet the same call again
+            if self._metrics is not None:
+                self._metrics.retries.labels(request.model_spec.name).inc()
         raise AssertionError("the last attempt returns or raises")
 
     async def _predict(

@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import limits
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -45,6 +53,8 @@ class Settings(BaseSettings):
 
     deadline_seconds: PositiveFloat = 10.0
     """Time that a request may take, from its headers to its answer; X-Request-Timeout may shorten it."""
+    not_ready_seconds: NonNegativeFloat = 1.0
+    """Time from SIGTERM, at which /readyz says no, until no connection is taken any more."""
     drain_seconds: PositiveInt = 30
     """Time that accepted requests get to finish after SIGTERM."""
     max_body_bytes: PositiveInt = 32 * 1024 * 1024
@@ -63,6 +73,15 @@ class Settings(BaseSettings):
     """Most rows in one call to the model server; not more than its own max_batch_size."""
     max_queue: PositiveInt = 1024
     """Most rows that wait for the model server, for each version; further ones are refused with 429."""
+
+    canary_label: str = Field(default="canary", min_length=1)
+    """Label of the version that gets a share of the requests which name no version."""
+    canary_share: float = Field(default=0.0, ge=0, le=1)
+    """That share; requests with the same X-Session-ID go to the same version."""
+    shadow_label: str = Field(default="shadow", min_length=1)
+    """Label of the version that answers a share of those requests, too: its answers are compared and counted only."""
+    shadow_share: float = Field(default=0.0, ge=0, le=1)
+    """That share."""
 
     max_connections: PositiveInt = 1000
     """Most connections at once, for each worker; beyond it the one that has idled longest is closed for a new one."""

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from serving.batching import Batcher, Row
 from serving.contract import Contract
+from serving.drift import Drift
 from serving.explanation import Explanation
 from serving.golden import Unproven, compare_golden_answers, compare_golden_explanation, prepare_golden_examples
 from serving.metrics import Metrics
@@ -29,6 +30,8 @@ PROOF_SECONDS = 60.0
 STATUS_SECONDS = 5.0
 EAGER_POLL_SECONDS = 0.1
 """Between two looks while no version is proven: the first one should not wait for a whole poll."""
+PATIENCE_SECONDS = 15.0
+"""For which a start waits for a newer version that still loads, while an older one could answer."""
 STABLE = "stable"
 """The label of the version that answers when a request names none."""
 MAX_EXPLAINED_AT_ONCE = 4
@@ -48,6 +51,7 @@ class Version:
     batcher: Batcher[NDArray[np.float32]]
     explainer: Batcher[Explanation] | None
     """None: its contract names no signature for it."""
+    drift: Drift
     told: bytes
     """Its contract as the server told it: another one under the same number is another version."""
 
@@ -70,6 +74,7 @@ class Model:
         self._trouble: str | None = "the model server has not been asked yet"
         self._labels: dict[str, tuple[int, float]] = {}
         self._stable: int | None = None
+        self._patient_until: float | None = None
         self._looking = asyncio.Lock()
 
     @property
@@ -211,7 +216,7 @@ class Model:
             self._trouble = None
         available = {status.version for status in self._statuses if status.available}
         self._forget([number for number in self._proven.keys() & available if await self._is_another(number)])
-        if not await self._follow_stable(available):
+        if not await self._follow_stable(available) or self._expects_newer(available):
             return
         # in this order: who asks while the new one proves itself is not told that there is none
         for number in sorted(available - self._proven.keys() - self._refused.keys(), reverse=True):
@@ -241,6 +246,15 @@ class Model:
             self._stable = number
             logger.info("%s: version %d is labelled %s and answers", self.name, number, STABLE)
         return True
+
+    def _expects_newer(self, available: AbstractSet[int]) -> bool:
+        """Whether a start is to wait: what answers first should be what goes on answering, if it comes soon."""
+        loading = [status.version for status in self._statuses if status.state in {"START", "LOADING"}]
+        if self.current is not None or not available or max(loading, default=0) < max(available):
+            return False
+        now = asyncio.get_running_loop().time()
+        self._patient_until = self._patient_until or now + PATIENCE_SECONDS
+        return now < self._patient_until
 
     async def _is_another(self, number: int) -> bool:
         """Whether the server has another version under a proven one's number."""
@@ -348,7 +362,11 @@ class Model:
         answers = [await predict(full[at : at + size], PROOF_SECONDS) for at in range(0, len(full), size)]
         compare_golden_answers(contract, np.concatenate(answers)[: len(rows)])
         explainer = await self._prove_explanations(number, contract, preprocessor, rows)
-        return Version(number, contract, preprocessor, batcher, explainer, told)
+
+        def tell_drift(of: str, distance: float) -> None:
+            self._metrics.drift.labels(self.name, number, of).set(distance)
+
+        return Version(number, contract, preprocessor, batcher, explainer, Drift(contract, tell_drift), told)
 
     async def _prove_explanations(
         self, number: int, contract: Contract, preprocessor: Preprocessor, rows: Sequence[Row]

@@ -7,6 +7,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from serving.http.middleware import give_up
 from serving.problems import BadRequest, HeadersTooLarge, Problem, RequestTimeout
 from serving.settings import Settings
 
@@ -99,8 +100,11 @@ class LimitedConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
-        if self.transport is not None:  # else it was turned away at the door
-            super().connection_lost(exc)
+        if self.transport is None:  # it was turned away at the door
+            return
+        super().connection_lost(exc)
+        if self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete:
+            give_up(self.cycle.scope.get("state", {}))
 
     def _start_timer(self) -> None:
         self._stop_timer()

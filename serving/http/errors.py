@@ -1,5 +1,6 @@
 """Every error as `application/problem+json` (RFC 9457), whoever raised it, and how OpenAPI tells of them."""
 
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -9,8 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
-from serving.http.requests import LONGEST_NAME
-from serving.http.schemas import ProblemDocument
+from serving.http.requests import LONGEST_NAME, bad_query
+from serving.http.schemas import InferenceError, ProblemDocument
 from serving.problems import (
     BadRequest,
     MethodNotAllowed,
@@ -21,11 +22,15 @@ from serving.problems import (
 )
 
 PROBLEM_TYPE = "application/problem+json"
+PROTOCOL_PATH = re.compile(r"/v2(/|$)")
+"""Where the Open Inference Protocol wants every error to have a member `error`."""
 
 
 def problem_response(request: Request, problem: Problem, headers: dict[str, str] | None = None) -> Response:
     """The problem as a response; `instance` names the request."""
     document = problem.document() | {"instance": f"urn:request:{request.state.request_id}"}
+    if PROTOCOL_PATH.match(request.scope["path"]):
+        document["error"] = problem.detail
     headers = dict(headers or {})
     if problem.retry_after is not None:
         headers["Retry-After"] = str(problem.retry_after)
@@ -34,13 +39,29 @@ def problem_response(request: Request, problem: Problem, headers: dict[str, str]
     return JSONResponse(document, problem.status, headers, media_type=PROBLEM_TYPE)
 
 
-def documented(*examples: Problem) -> dict[int | str, dict[str, Any]]:
-    """What an endpoint's `responses` say of the problems it may answer with, one example each."""
+def disconnected() -> Problem:
+    """What the log is told of a client that went away: nobody reads the answer, and the status is not ours to blame."""
+    return BadRequest("The connection was closed before the body had come.")
+
+
+def documented(*examples: Problem, protocol: bool = False) -> dict[int | str, dict[str, Any]]:
+    """What an endpoint's `responses` say of the problems it may answer with, one example each.
+
+    Args:
+        examples: the problems.
+        protocol: the endpoint is one of the Open Inference Protocol.
+    """
     return {
         problem.status: {
             "description": problem.__doc__,
-            "model": ProblemDocument,
-            "content": {PROBLEM_TYPE: {"example": problem.document() | {"instance": "urn:request:4a5f"}}},
+            "model": InferenceError if protocol else ProblemDocument,
+            "content": {
+                PROBLEM_TYPE: {
+                    "example": problem.document()
+                    | {"instance": "urn:request:4a5f"}
+                    | ({"error": problem.detail} if protocol else {})
+                }
+            },
             "headers": {"X-Request-ID": {"schema": {"type": "string"}, "required": True}}
             | (
                 {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}, "required": True}}
@@ -61,12 +82,8 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def on_bad_query(request: Request, error: RequestValidationError) -> Response:
-        faults = [
-            f"{'.'.join(str(where)[:LONGEST_NAME] for where in fault['loc'][1:]) or 'query'}: "
-            + fault["msg"].removeprefix("Value error, ")
-            for fault in error.errors()[:3]
-        ]
-        return problem_response(request, BadRequest(f"The query is not valid: {'; '.join(faults)}."))
+        faults = [{**fault, "loc": fault["loc"][1:]} for fault in error.errors()]
+        return problem_response(request, bad_query(faults))
 
     @app.exception_handler(HTTPException)
     async def on_http_exception(request: Request, error: HTTPException) -> Response:
@@ -85,27 +102,4 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(ClientDisconnect)
     async def on_disconnect(request: Request, _: ClientDisconnect) -> Response:
-        # nobody reads it; the log line gets a status that is not ours to blame
-        return problem_response(request, BadRequest("The connection was closed before the body had come."))
-
-    _let_openapi_tell_of_problems(app)
-
-
-def _let_openapi_tell_of_problems(app: FastAPI) -> None:
-    """FastAPI documents every model under the media type of the answers, and a 422 of its own that never comes."""
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = generate()
-        for operation in (operation for path in document["paths"].values() for operation in path.values()):
-            for status, response in list(operation["responses"].items()):
-                content = response.get("content", {})
-                if PROBLEM_TYPE in content and "application/json" in content:
-                    content[PROBLEM_TYPE] |= content.pop("application/json")
-                elif "HTTPValidationError" in str(content):
-                    del operation["responses"][status]
-        for model in ("HTTPValidationError", "ValidationError"):
-            document["components"]["schemas"].pop(model, None)
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]
+        return problem_response(request, disconnected())

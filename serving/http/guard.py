@@ -16,7 +16,7 @@ from serving.http.api_keys import ApiKeys
 from serving.http.errors import problem_response
 from serving.problems import Overloaded, Problem, Unauthorized
 
-PROBES = frozenset({"/livez", "/readyz", "/healthz"})
+PROBES = frozenset({"/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"})
 """Never guarded: whoever runs the service must be able to ask them, come what may."""
 
 

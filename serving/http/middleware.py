@@ -1,11 +1,14 @@
 """Around every request: its id, its body's limit, its line in the log and its place in the metrics. Plain ASGI."""
 
+import asyncio
 import logging
 import re
+from collections.abc import MutableMapping
 from time import perf_counter
+from typing import Any
 from uuid import uuid4
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,16 +25,25 @@ ACCEPTABLE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 SECURITY_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"referrer-policy": b"no-referrer",
+    b"x-content-type-options": b"nosniff",
 }
 """On every response; a page that needs more sets a policy of its own."""
 
+CLIENT_CLOSED_REQUEST = 499
+"""In the log and the metrics, after nginx: who would get a status is gone."""
 MAX_LOGGED_PATH = 200
 MAX_TRACEPARENT = 128
 TRACEPARENT_LINE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+
+
+def give_up(state: MutableMapping[str, Any]) -> None:
+    """End the work on a request whose client has gone away, by the request's `state`."""
+    if task := state.get("task"):
+        state["given_up"] = True
+        task.cancel()
 
 
 class RequestRecord:
@@ -54,6 +66,7 @@ class RequestRecord:
         request_id = sent_id if ACCEPTABLE_ID.fullmatch(sent_id) else uuid4().hex
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
+        state["task"] = asyncio.current_task()
         traceparent = headers.get("traceparent", "")[:MAX_TRACEPARENT]
         TRACEPARENT.set(traceparent if TRACEPARENT_LINE.fullmatch(traceparent) else None)
         status = 0
@@ -62,15 +75,20 @@ class RequestRecord:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                response_headers = MutableHeaders(scope=message)
-                response_headers["X-Request-ID"] = request_id
-                for name, value in SECURITY_HEADERS.items():
-                    response_headers.setdefault(name, value)
+                own = {name.lower() for name, _ in message["headers"]}
+                ours = [(name, value) for name, value in SECURITY_HEADERS.items() if name not in own]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *ours]
             await send(message)
 
         try:
             with self._metrics.in_flight.track_inprogress():
                 await self._app(scope, receive, send_with_id)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not state.get("given_up") or task is None:
+                raise
+            task.uncancel()
+            status = CLIENT_CLOSED_REQUEST
         except Exception as error:
             if status:
                 raise
@@ -78,24 +96,27 @@ class RequestRecord:
             problem = InternalError("This is a defect of the service; its log knows the request.")
             await problem_response(Request(scope), problem)(scope, receive, send_with_id)
         finally:
-            seconds = perf_counter() - start
-            model, version = state.get("model", ""), state.get("version", "")
-            self._metrics.requests.labels(model, version, status).inc()
-            self._metrics.request_seconds.labels(model).observe(seconds)
-            fields = {
-                "request_id": request_id,
-                "method": scope["method"],
-                "path": scope["path"][:MAX_LOGGED_PATH],
-                "status": status,
-                "seconds": round(seconds, 6),
-            }
-            if model:
-                fields |= {"model": model, "version": version}
-            if client := state.get("client"):
-                fields["client"] = client
-            if traceparent:
-                fields["traceparent"] = traceparent
-            logger.info("request", extra=fields)
+            self._tell(scope, status, perf_counter() - start, traceparent)
+
+    def _tell(self, scope: Scope, status: int, seconds: float, traceparent: str) -> None:
+        state = scope["state"]
+        model, version = state.get("model", ""), state.get("version", "")
+        self._metrics.requests.labels(model, version, status).inc()
+        self._metrics.request_seconds.labels(model).observe(seconds)
+        fields = {
+            "request_id": state["request_id"],
+            "method": scope["method"],
+            "path": scope["path"][:MAX_LOGGED_PATH],
+            "status": status,
+            "seconds": round(seconds, 6),
+        }
+        if model:
+            fields |= {"model": model, "version": version}
+        if client := state.get("client"):
+            fields["client"] = client
+        if traceparent:
+            fields["traceparent"] = traceparent
+        logger.info("request", extra=fields)
 
 
 class BodyLimit:

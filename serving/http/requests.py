@@ -1,9 +1,11 @@
 """What clients send: bodies read within their limits and turned into items, headers into values."""
 
+import asyncio
 import json
 import math
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -12,8 +14,15 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from serving.http.schemas import Texts
-from serving.problems import BadRequest, TooLarge, Unprocessable, UnsupportedMediaType
+from serving.http.schemas import Options, Texts
+from serving.problems import (
+    BadRequest,
+    DeadlineExceeded,
+    RequestTimeout,
+    TooLarge,
+    Unprocessable,
+    UnsupportedMediaType,
+)
 
 JSON_TYPES = {"", "application/json", "application/x-www-form-urlencoded"}
 """The last is what `curl -d` says of whatever it sends."""
@@ -28,6 +37,7 @@ LONGEST_NAME = 80
 """Characters of what a client sent that an error shows."""
 
 Raw = TypeVar("Raw", bytes, str)
+OneOfOptions = TypeVar("OneOfOptions", bound=Options)
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,64 @@ def request_timeout(request: Request, default: float) -> float:
     if not seconds > 0:  # a NaN is not, either
         raise BadRequest(f"X-Request-Timeout is {shown(header)}; it takes a positive number of seconds.")
     return min(seconds, default)
+
+
+class Deadline:
+    """When a request must be answered: so many seconds from now, which X-Request-Timeout may shorten.
+
+    Attributes:
+        at: by the event loop's clock.
+
+    Raises:
+        BadRequest: X-Request-Timeout is not one positive number.
+    """
+
+    def __init__(self, request: Request, seconds: float) -> None:
+        self._seconds = request_timeout(request, seconds)
+        # a deadline of the client's own is no fault of its sending
+        self._unread = DeadlineExceeded if self._seconds < seconds else RequestTimeout
+        self.at = asyncio.get_running_loop().time() + self._seconds
+
+    @asynccontextmanager
+    async def of_reading(self) -> AsyncGenerator[None, None]:
+        """Around what waits for the body: raises RequestTimeout or DeadlineExceeded."""
+        try:
+            async with asyncio.timeout_at(self.at):
+                yield
+        except TimeoutError:
+            raise self._unread(f"The body took longer than {self._seconds:g} seconds to come.") from None
+
+    @asynccontextmanager
+    async def of_answering(self) -> AsyncGenerator[None, None]:
+        """Around what waits for the answer: raises DeadlineExceeded."""
+        try:
+            async with asyncio.timeout_at(self.at):
+                yield
+        except TimeoutError:
+            raise DeadlineExceeded(f"There was no answer within {self._seconds:g} seconds.") from None
+
+
+def query(request: Request, options: type[OneOfOptions]) -> OneOfOptions:
+    """The query as the endpoint's options.
+
+    Raises:
+        BadRequest: it is not valid, or says one thing twice.
+    """
+    check_query(request)
+    try:
+        return options.model_validate(dict(request.query_params))
+    except ValidationError as error:
+        raise bad_query(error.errors(include_url=False, include_input=False, include_context=False)) from error
+
+
+def bad_query(faults: Sequence[Mapping[str, Any]]) -> BadRequest:
+    """Pydantic's findings in one line, without what the client sent."""
+    told = [
+        f"{'.'.join(str(where)[:LONGEST_NAME] for where in fault['loc']) or 'query'}: "
+        + fault["msg"].removeprefix("Value error, ")
+        for fault in faults[:3]
+    ]
+    return BadRequest(f"The query is not valid: {'; '.join(told)}.")
 
 
 def check_query(request: Request) -> None:
@@ -124,7 +192,7 @@ async def _read_form(request: Request, max_items: int) -> Items[bytes]:
         parts = await form.parse()
     except MultiPartException as error:
         if "Too many files" in error.message or "Too many fields" in error.message:
-            _check_count(max_items + 1, max_items)
+            check_count(max_items + 1, max_items)
         raise BadRequest(f"The form cannot be parsed: {error.message}") from error
     except UnicodeError as error:
         # Python has codecs, such as punycode, that a charset can name and that take offence at bytes
@@ -143,11 +211,28 @@ async def _files(form: FormData, max_items: int) -> Items[bytes]:
                 f"The form has a part {shown(name)} that is not a file named `file`: send every picture as "
                 "curl -F file=@photo.jpg does."
             )
-    _check_count(len(parts), max_items)
+    check_count(len(parts), max_items)
     files = [await part.read() for _, part in parts if isinstance(part, UploadFile)]
     if not files:
         raise BadRequest("The form has no part named `file`.")
     return Items(files, many=len(files) > 1)
+
+
+def json_or(other: str, request: Request, wanted: str) -> str:
+    """The media type of a body that may be JSON or one other type.
+
+    Raises:
+        UnsupportedMediaType: it is neither, compressed, or not in UTF-8; says what is `wanted`.
+        BadRequest: two headers name one type each.
+    """
+    _refuse_compressed(request)
+    kind = media_type(request)
+    if kind != other and kind not in JSON_TYPES:
+        raise UnsupportedMediaType(f"A body of type {shown(kind)} is not taken. Send {wanted}.")
+    charset = CHARSET.search(request.headers.get("content-type", ""))
+    if charset and charset[1].lower() not in UTF_8:
+        raise UnsupportedMediaType(f"Text in {shown(charset[1])} is not taken: send UTF-8.")
+    return kind
 
 
 async def read_texts(request: Request, *, max_items: int) -> Items[str]:
@@ -159,16 +244,9 @@ async def read_texts(request: Request, *, max_items: int) -> Items[str]:
         Unprocessable: a list without a text, a body that is not valid UTF-8.
         TooLarge: too many texts.
     """
-    _refuse_compressed(request)
-    kind = media_type(request)
-    if kind != "text/plain" and kind not in JSON_TYPES:
-        raise UnsupportedMediaType(
-            f"A body of type {shown(kind)} is not taken. Send application/json such as "
-            '{"text": "…"} or {"texts": ["…", "…"]}, or text/plain in UTF-8.'
-        )
-    charset = CHARSET.search(request.headers.get("content-type", ""))
-    if charset and charset[1].lower() not in UTF_8:
-        raise UnsupportedMediaType(f"Text in {shown(charset[1])} is not taken: send UTF-8.")
+    kind = json_or(
+        "text/plain", request, 'application/json such as {"text": "…"} or {"texts": ["…", "…"]}, or text/plain in UTF-8'
+    )
     body = await request.body()
     if kind == "text/plain":
         try:
@@ -181,21 +259,21 @@ async def read_texts(request: Request, *, max_items: int) -> Items[str]:
         return Items([texts.text], many=False)
     if not texts.texts:
         raise Unprocessable('"texts" is empty.')
-    _check_count(len(texts.texts), max_items)
+    check_count(len(texts.texts), max_items)
     return Items(texts.texts, many=True)
 
 
-def parse_texts(body: bytes) -> Texts:
-    """The JSON body of `/classify-text`.
+def parse_json(body: bytes) -> Any:
+    """The body as JSON, within limits.
 
     Raises:
-        BadRequest: it is malformed or has another shape.
+        BadRequest: it is malformed.
         TooLarge: it has more values than any request needs.
     """
     if sum(map(body.count, b",:[{")) > MAX_JSON_VALUES:
         raise TooLarge(f"The JSON has more than {MAX_JSON_VALUES:,} commas, colons and brackets. Send fewer at a time.")
     try:
-        document = JSON.decode(body.decode("utf-8-sig"))
+        return JSON.decode(body.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise BadRequest(f"The body is not JSON in UTF-8: byte {error.start} fits nowhere.") from error
     except json.JSONDecodeError as error:
@@ -205,6 +283,16 @@ def parse_texts(body: bytes) -> Texts:
     except ValueError as error:
         # a number of more digits than Python reads
         raise BadRequest("The body is not what this endpoint takes: it has a number in it that is too long.") from error
+
+
+def parse_texts(body: bytes) -> Texts:
+    """The JSON body of `/classify-text`.
+
+    Raises:
+        BadRequest: it is malformed or has another shape.
+        TooLarge: it has more values than any request needs.
+    """
+    document = parse_json(body)
     if not isinstance(document, dict):
         raise BadRequest('The body is not what this endpoint takes: it is no object such as {"text": "…"}.')
     if strangers := document.keys() - Texts.model_fields.keys():
@@ -215,7 +303,7 @@ def parse_texts(body: bytes) -> Texts:
     try:
         return Texts.model_validate(document)
     except ValidationError as error:
-        raise BadRequest(f"The body is not what this endpoint takes: {_faults(error)}.") from error
+        raise BadRequest(f"The body is not what this endpoint takes: {faults(error)}.") from error
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -249,12 +337,13 @@ def _only(request: Request, header: str) -> str | None:
     return values[0] if values else None
 
 
-def _check_count(count: int, most: int) -> None:
+def check_count(count: int, most: int) -> None:
+    """Raise TooLarge for more items than one request may have."""
     if count > most:
         raise TooLarge(f"The request has more than {most} items. Send fewer at a time.")
 
 
-def _faults(error: ValidationError) -> str:
+def faults(error: ValidationError) -> str:
     """Pydantic's findings in one line, without what the client sent."""
     return "; ".join(
         (f"at {'.'.join(map(str, fault['loc']))} " if fault["loc"] else "") + fault["msg"].removeprefix("Value error, ")

@@ -171,6 +171,12 @@ class ProblemDocument(ProblemOfOneItem):
     instance: Annotated[str, Field(description="Names the request, as its X-Request-ID and the log do.")]
 
 
+class InferenceError(ProblemDocument):
+    """What went wrong, for the Open Inference Protocol's clients as well."""
+
+    error: Annotated[str, Field(description="The same as `detail`.")]
+
+
 class ItemProblem(BaseModel):
     """An item of many that could not be answered; its neighbours were."""
 
@@ -209,10 +215,19 @@ class Models(BaseModel):
     models: list[ModelState]
 
 
+class Liveness(BaseModel):
+    """The process answers."""
+
+    status: Literal["alive"]
+
+
 class Readiness(Models):
-    """Whether every model has a proven version."""
+    """Whether every model has a proven version, and the service is to go on."""
 
     ready: bool
+    reason: Annotated[
+        str | None, Field(description="Why the service takes no traffic, if not for want of a model.")
+    ] = None
 
 
 class ModelCard(ModelState):

@@ -126,7 +126,7 @@ def test_the_gateway_finds_the_model_server(
 
 
 def test_what_is_asked_of_the_gateway_exists(
-    settings: Settings, gateway: Manifest, render: Callable[[str], Manifests], render_with: Callable[..., Manifests]
+    settings: Settings, gateway: Manifest, render: Callable[[str], Manifests]
 ) -> None:
     client = TestClient(create_app(settings))
     container = gateway["containers"][0]
@@ -137,10 +137,25 @@ def test_what_is_asked_of_the_gateway_exists(
         if m["kind"] == "ServiceMonitor" and m["metadata"]["name"] == "gateway"
     }
     asked |= set(re.findall(r"http://127\.0\.0\.1:8080(/\w+)", DOCKERFILE))
-    (ingress,) = (m for m in render_with("ingress") if m["kind"] == "Ingress")
-    asked |= {path["path"] for path in ingress["spec"]["rules"][0]["http"]["paths"]} - {"/"}
     # 405: it takes another method
     assert all(client.get(path).status_code in {200, 405, 503} for path in asked)
+
+
+def test_the_ingress_lets_through_what_clients_ask_and_nothing_else(
+    settings: Settings, render_with: Callable[..., Manifests]
+) -> None:
+    (ingress,) = (m for m in render_with("ingress") if m["kind"] == "Ingress")
+    routes = [(route["path"], route["pathType"]) for route in ingress["spec"]["rules"][0]["http"]["paths"]]
+
+    def is_let_through(path: str) -> bool:
+        return any(path == route or (kind == "Prefix" and path.startswith(f"{route}/")) for route, kind in routes)
+
+    for_the_cluster = {"/livez", "/healthz", "/readyz", "/metrics"}
+    client = TestClient(create_app(settings))
+    answered = {*client.get("/openapi.json").json()["paths"], "/", "/page/page.js", "/docs", "/openapi.json"}
+    assert {path for path in answered if not is_let_through(path)} == for_the_cluster
+    # and no route is left over
+    assert all(any(path == route or path.startswith(f"{route}/") for path in answered) for route, _ in routes)
 
 
 def test_an_accepted_request_is_answered_before_the_pod_ends(settings: Settings, gateway: Manifest) -> None:

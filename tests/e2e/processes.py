@@ -2,6 +2,7 @@
 
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -14,6 +15,10 @@ from typing import Any
 import httpx
 
 PATIENCE = 60.0
+LONG_PATIENCE = 300.0
+UNSETTLED = {"start", "loading", "proving"}
+CERTIFICATES = ssl.create_default_context()
+"""Made once: httpx would read all certificates for every request, which takes longer than the request."""
 
 
 @dataclass
@@ -25,10 +30,10 @@ class Service:
     log: Path
 
     def get(self, path: str, **options: Any) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=30, **options)
+        return httpx.get(self.url + path, timeout=30, verify=CERTIFICATES, **options)
 
     def post(self, path: str, **options: Any) -> httpx.Response:
-        return httpx.post(self.url + path, timeout=30, **options)
+        return httpx.post(self.url + path, timeout=30, verify=CERTIFICATES, **options)
 
     def versions(self, model: str = "cnn") -> dict[int, dict[str, Any]]:
         """What /models says of each version of a model."""
@@ -46,6 +51,19 @@ class Service:
             assert time.monotonic() < until, f"waited {PATIENCE} s in vain:\n{self.log.read_text()}"
             time.sleep(0.02)
 
+    def settle(self) -> None:
+        """Wait until it is ready and its versions are proven or refused; those that ship take their time."""
+        until = time.monotonic() + LONG_PATIENCE
+        while not self._is_settled():
+            assert self.process.poll() is None, f"it ended:\n{self.log.read_text()}"
+            assert time.monotonic() < until, f"waited {LONG_PATIENCE} s in vain:\n{self.log.read_text()}"
+            time.sleep(0.5)
+
+    def _is_settled(self) -> bool:
+        answer = self.get("/readyz").json()
+        states = {version["state"] for model in answer["models"] for version in model["versions"]}
+        return bool(answer["ready"]) and not states & UNSETTLED
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait for the exit code."""
         self.process.send_signal(number)
@@ -56,6 +74,8 @@ class Service:
 def gateway(log: Path, *flags: str, environment: dict[str, str] | None = None) -> Iterator[Service]:
     """`sightread serve` on a port of its own."""
     command = [sys.executable, "-m", "sightread", "serve", "--port", "0", *flags]
+    # no load balancer has to see that it stops
+    environment = {"SIGHTREAD_NOT_READY_SECONDS": "0", **(environment or {})}
     with started(command, "Sightread listens on ", log, environment) as service:
         yield service
 
@@ -73,7 +93,11 @@ def model_server(
 
 @contextmanager
 def started(
-    command: list[str], announcement: str, log: Path, environment: dict[str, str] | None = None
+    command: list[str],
+    announcement: str,
+    log: Path,
+    environment: dict[str, str] | None = None,
+    folder: Path | None = None,
 ) -> Iterator[Service]:
     """A program in a session of its own that says on standard output where it listens."""
     with log.open("w") as errors:
@@ -84,6 +108,7 @@ def started(
             text=True,
             start_new_session=True,
             env={**os.environ, **(environment or {})},
+            cwd=folder,
         )
     assert process.stdout is not None
     try:

@@ -1,5 +1,6 @@
 """Connections that only hold on are let go, and everybody else is served meanwhile."""
 
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import Service, gateway
+from tests.e2e.processes import Service, gateway, model_server
+from tests.e2e.tiny_models import picture
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +117,27 @@ def test_a_body_that_trickles_after_its_answer_does_not_hold_the_connection(stri
         except OSError:
             pass  # it was let go
         assert time.monotonic() < until
+
+
+def test_the_work_on_a_request_ends_when_its_client_has_gone(repository: Path, tmp_path: Path) -> None:
+    with (
+        model_server(tmp_path / "server.log", repository) as server,
+        gateway(tmp_path / "log", "--model-server", server.url, "--deadline-seconds", "600") as service,
+    ):
+        service.wait_for(service.is_ready)
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            body = picture()
+            with connect(service) as connection:
+                head = f"POST /classify-image HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+                connection.sendall(head.encode() + body)
+                # the question is one request itself
+                service.wait_for(lambda: "sightread_requests_in_flight 2.0" in service.get("/metrics").text)
+            service.wait_for(lambda: "sightread_requests_in_flight 1.0" in service.get("/metrics").text)
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        assert 'code="499",model="cnn"' in service.get("/metrics").text
+        assert "Traceback" not in service.log.read_text()
 
 
 def test_an_idle_connection_is_closed(strict: Service) -> None:

@@ -23,6 +23,15 @@ METHODS = (
     "/livez",
     "/healthz",
     "/metrics",
+    "/v2",
+    "/v2/health/live",
+    "/v2/health/ready",
+    "/v2/models/{name}",
+    "/v2/models/{name}/ready",
+    "/v2/models/{name}/infer",
+    "/v2/models/{name}/versions/{version}",
+    "/v2/models/{name}/versions/{version}/ready",
+    "/v2/models/{name}/versions/{version}/infer",
 )
 
 
@@ -51,7 +60,6 @@ def test_every_operation_is_documented(paths: Any) -> None:
 
 
 def test_every_error_is_documented_as_a_problem_with_an_example(paths: Any) -> None:
-    members = {"type", "title", "status", "detail", "instance"}
     errors = [
         (path, status, response)
         for path in METHODS
@@ -63,10 +71,21 @@ def test_every_error_is_documented_as_a_problem_with_an_example(paths: Any) -> N
     for path, status, response in errors:
         assert set(response["content"]) == {"application/problem+json"}, (path, status)
         content = response["content"]["application/problem+json"]
-        assert content["schema"] == {"$ref": "#/components/schemas/ProblemDocument"}, (path, status)
-        assert set(content["example"]) == members, (path, status)
+        document = "InferenceError" if path.startswith("/v2") else "ProblemDocument"
+        assert content["schema"] == {"$ref": f"#/components/schemas/{document}"}, (path, status)
+        more = {"error"} if path.startswith("/v2") else set()
+        assert set(content["example"]) == {"type", "title", "status", "detail", "instance"} | more, (path, status)
         assert content["example"]["status"] == int(status), path
         assert ("Retry-After" in response["headers"]) == (status in {"429", "503"}), (path, status)
+
+
+def test_every_answer_is_documented_with_an_example(paths: Any) -> None:
+    for path, operations in paths.items():
+        for operation in operations.values():
+            for status, response in operation["responses"].items():
+                assert response["description"] not in {"", "Successful Response"}, (path, status)
+                for content in response["content"].values():
+                    assert content.keys() & {"example", "examples"}, (path, status)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +103,17 @@ def test_an_example_of_an_error_is_what_is_really_answered(
     example = documented["content"]["application/problem+json"]["example"]
     answered = service.post(path, **options).json()
     assert {**answered, "instance": ""} == {**example, "instance": ""}
+
+
+def test_the_examples_of_inferences_are_answered_as_the_example_of_an_answer(service: Service, paths: Any) -> None:
+    operation = paths["/v2/models/{name}/infer"]["post"]
+    asked = operation["requestBody"]["content"]["application/json"]["examples"]
+    response = service.post("/v2/models/lstm/infer", json=asked["texts"]["value"])
+    example = operation["responses"]["200"]["content"]["application/json"]["example"]
+    assert response.json().keys() == example.keys()
+    assert len(response.json()["outputs"]) == len(example["outputs"])
+    (label,) = service.post("/v2/models/lstm/infer", json=asked["some outputs"]["value"]).json()["outputs"]
+    assert label["name"] == "label"
 
 
 def test_the_examples_of_requests_are_answered_as_the_examples_of_answers(service: Service, paths: Any) -> None:

@@ -120,6 +120,31 @@ def test_accepted_requests_are_answered_before_the_end(repository: Path, start_g
     assert service.process.wait(30) == 0
 
 
+def test_asked_to_stop_it_is_not_ready_first_and_goes_on_answering_for_a_while(
+    repository: Path, start_gateway: Start
+) -> None:
+    service = start_gateway("--models", str(repository), environment={"SIGHTREAD_NOT_READY_SECONDS": "3"})
+    service.wait_for(service.is_ready)
+    service.process.send_signal(signal.SIGTERM)
+    service.wait_for(lambda: not service.is_ready())
+    assert service.get("/readyz").json()["reason"] == "it was asked to stop"
+    assert service.post("/classify-image", content=picture(), headers=PNG).status_code == 200
+    assert service.process.wait(30) == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_asked_twice_it_ends_at_once(start_gateway: Start, workers: str) -> None:
+    service = start_gateway(
+        *("--model-server", "127.0.0.1:1", "--workers", workers),
+        environment={"SIGHTREAD_NOT_READY_SECONDS": "1000"},
+    )
+    assert service.get("/livez").status_code == 200
+    service.process.send_signal(signal.SIGTERM)
+    service.wait_for(lambda: "it was asked to stop" in service.get("/readyz").text)
+    service.process.send_signal(signal.SIGTERM)
+    service.process.wait(30)
+
+
 def _refuses_connections(host: str, port: int) -> bool:
     try:
         socket.create_connection((host, port)).close()

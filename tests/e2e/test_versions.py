@@ -66,6 +66,26 @@ def test_a_new_version_takes_over_without_a_failed_request(
     assert set(seen) == {(200, 1), (200, 2)}
 
 
+def test_a_start_answers_with_the_newest_version_from_its_first_answer_on(
+    repository: Path, versions: Path, start_gateway: Start
+) -> None:
+    for version in ("2", "3"):
+        put(versions / "cnn" / version, repository / "cnn" / version)
+    service = start_gateway("--models", str(repository), "--text-model", "")
+    service.wait_for(lambda: ask(service).status_code == 200)
+    assert ask(service).json()["model"]["version"] == 3
+
+
+def test_a_version_that_does_not_load_delays_a_start_no_longer_than_it_takes_to_fail(
+    repository: Path, start_gateway: Start
+) -> None:
+    (repository / "cnn" / "2").mkdir()
+    (repository / "cnn" / "2" / "saved_model.pb").write_bytes(b"garbage")
+    service = start_gateway("--models", str(repository), "--text-model", "")
+    service.wait_for(lambda: ask(service).status_code == 200)
+    assert ask(service).json()["model"]["version"] == 1
+
+
 def test_a_server_that_keeps_one_version_only_loses_no_request_either(
     repository: Path, versions: Path, start_model_server: Start, start_gateway: Start
 ) -> None:

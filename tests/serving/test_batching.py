@@ -194,3 +194,48 @@ def test_no_more_calls_are_in_flight_than_allowed_and_a_row_knows_its_stages() -
         assert stages.keys() == {"explain_queue", "explain"}
 
     asyncio.run(scenario())
+
+
+def test_texts_of_like_length_share_a_batch_and_the_one_that_waited_longest_goes_first() -> None:
+    async def scenario() -> None:
+        server = Server()
+        lengths: list[list[int]] = []
+
+        async def predict(rows: Sequence[Row], timeout: float, traceparent: str | None) -> NDArray[np.float32]:  # noqa: ASYNC109
+            lengths.append([len(row) for row in rows])
+            await server.predict([row[:1] for row in rows], timeout, traceparent)
+            return np.array([[len(row)] for row in rows], np.float32)
+
+        queue = Batcher(predict, model="m", max_batch_size=64, max_queue=1000, max_in_flight=1, metrics=Metrics())
+        sent = [200, 3, 150, 2, 1000, 130, 3]
+        answers = await asyncio.gather(*(queue.submit(np.ones(n, np.int32), deadline=FAR) for n in sent))
+        assert [int(answer[0]) for answer in answers] == sent
+        assert lengths == [[200, 150, 130], [3, 2, 3], [1000]]
+
+    asyncio.run(scenario())
+
+
+def test_a_row_that_could_not_be_answered_in_time_is_refused_with_the_time_that_the_queue_takes() -> None:
+    async def scenario() -> None:
+        server = Server()
+        queue = batcher(server, max_batch_size=1)
+        loop = asyncio.get_running_loop()
+        server.open.clear()
+        slow = asyncio.create_task(queue.submit(row(0), deadline=FAR))
+        await asyncio.sleep(0.3)
+        server.open.set()
+        await slow
+        server.open.clear()
+        waiting = [asyncio.create_task(queue.submit(row(value), deadline=FAR)) for value in range(12)]
+        await settled()  # two are in flight, ten wait: each takes 0.3 s
+        with pytest.raises(Overloaded) as refused:
+            await queue.submit(row(0), deadline=loop.time() + 1)
+        assert refused.value.retry_after is not None
+        assert refused.value.retry_after >= 3
+        patient = asyncio.create_task(queue.submit(row(7), deadline=FAR))
+        await settled()
+        server.open.set()
+        await asyncio.gather(*waiting)
+        assert await patient == [7]
+
+    asyncio.run(scenario())

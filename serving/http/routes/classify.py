@@ -1,17 +1,16 @@
 """`POST /classify-image` and `POST /classify-text`."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from serving.batching import Stages
 from serving.classification import Classification, Classifier, Wanted
 from serving.http.errors import documented
-from serving.http.requests import Items, check_query, read_images, read_texts, request_timeout
+from serving.http.requests import Deadline, Items, query, read_images, read_texts
 from serving.http.schemas import ImageOptions, ManyAnswers, Options, SingleAnswer
 from serving.problems import (
     BadRequest,
@@ -40,6 +39,7 @@ ERRORS = documented(
     Unavailable("cnn is not ready: no version is ready yet.", retry_after=1),
     DeadlineExceeded("There was no answer within 10 seconds."),
 )
+IMAGE_PATH, TEXT_PATH = "/classify-image", "/classify-text"
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
@@ -67,61 +67,88 @@ SERVER_TIMING = {
 
 
 def classify_routes(image: Classifier | None, text: Classifier | None, settings: Settings) -> APIRouter:
-    """The classify endpoints, for as many of the two models as there are."""
+    """The classify endpoints, for as many of the two models as there are. They read the query themselves."""
     router = APIRouter(tags=["classify"])
     if image is not None:
-        answers = _answers(image, [("cat", 0.93), ("dog", 0.04), ("frog", 0.01)], IMAGE_EXPLANATION)
 
-        @router.post(
-            "/classify-image",
-            operation_id="classify_image",
-            openapi_extra={"requestBody": _image_body(settings)},
-            responses=answers,
-        )
-        async def classify_image(request: Request, options: Annotated[ImageOptions, Query()]) -> Response:
+        async def classify_image(request: Request) -> Response:
             """Classify one or many pictures."""
-            return await _classify(request, options, image, settings, read_images, overlay=options.overlay)
+            return await _classify(request, ImageOptions, read_images, image, settings)
+
+        router.add_api_route(
+            IMAGE_PATH,
+            classify_image,
+            methods=["POST"],
+            operation_id="classify_image",
+            openapi_extra={"parameters": _parameters(ImageOptions), "requestBody": _image_body(settings)},
+            responses=_answers(image, [("cat", 0.93), ("dog", 0.04), ("frog", 0.01)], IMAGE_EXPLANATION),
+        )
 
     if text is not None:
-        answers = _answers(text, [("positive", 0.97), ("negative", 0.03)], TEXT_EXPLANATION)
 
-        @router.post(
-            "/classify-text",
-            operation_id="classify_text",
-            openapi_extra={"requestBody": _text_body(settings)},
-            responses=answers,
-        )
-        async def classify_text(request: Request, options: Annotated[Options, Query()]) -> Response:
+        async def classify_text(request: Request) -> Response:
             """Classify one or many texts."""
-            return await _classify(request, options, text, settings, read_texts)
+            return await _classify(request, Options, read_texts, text, settings)
+
+        router.add_api_route(
+            TEXT_PATH,
+            classify_text,
+            methods=["POST"],
+            operation_id="classify_text",
+            openapi_extra={"parameters": _parameters(Options), "requestBody": _text_body(settings)},
+            responses=_answers(text, [("positive", 0.97), ("negative", 0.03)], TEXT_EXPLANATION),
+        )
 
     return router
 
 
+def _parameters(options: type[Options]) -> list[dict[str, Any]]:
+    """What OpenAPI says of the query."""
+    properties: dict[str, dict[str, Any]] = options.model_json_schema()["properties"]
+    return [
+        {"name": name, "in": "query", "required": False, "description": schema.pop("description"), "schema": schema}
+        for name, schema in properties.items()
+    ]
+
+
 def _image_body(settings: Settings) -> dict[str, Any]:
     files = {"type": "array", "minItems": 1, "maxItems": settings.max_items, "items": BINARY["schema"]}
-    form = {"type": "object", "required": ["file"], "additionalProperties": False, "properties": {"file": files}}
-    content = {"image/*": BINARY, "application/octet-stream": BINARY, "multipart/form-data": {"schema": form}}
-    return {"required": True, "content": content}
+    form = {
+        "title": "Pictures",
+        "type": "object",
+        "required": ["file"],
+        "additionalProperties": False,
+        "properties": {"file": files},
+    }
+    return {
+        "description": "The picture's bytes (any `image/*` is taken for `application/octet-stream`), or a form with "
+        "one or many files.",
+        "required": True,
+        "content": {"application/octet-stream": BINARY, "multipart/form-data": {"schema": form}},
+    }
 
 
 def _text_body(settings: Settings) -> dict[str, Any]:
     text = {"type": "string", "minLength": 1, "maxLength": settings.max_text_characters}
     texts = {"type": "array", "minItems": 1, "maxItems": settings.max_items, "items": {"type": "string"}}
     schemas = [
-        {"type": "object", "required": [name], "additionalProperties": False, "properties": {name: schema}}
-        for name, schema in {"text": text, "texts": texts}.items()
+        {
+            "title": title,
+            "type": "object",
+            "required": [name],
+            "additionalProperties": False,
+            "properties": {name: schema},
+        }
+        for title, name, schema in (("OneText", "text", text), ("ManyTexts", "texts", texts))
     ]
     examples = {
         "one": {"value": {"text": "A warm, funny film, and the cast enjoys every minute of it."}},
         "many": {"value": {"texts": ["Charming from start to end.", "Two hours that nobody gives me back."]}},
     }
     return {
+        "description": "JSON; `text/plain` in UTF-8 is taken, too.",
         "required": True,
-        "content": {
-            "application/json": {"schema": {"oneOf": schemas}, "examples": examples},
-            "text/plain": {"schema": text, "example": "A warm, funny film."},
-        },
+        "content": {"application/json": {"schema": {"oneOf": schemas}, "examples": examples}},
     }
 
 
@@ -151,44 +178,35 @@ def _answers(
 
 async def _classify(
     request: Request,
-    options: Options,
+    options: type[Options],
+    read: Callable[..., Awaitable[Items[bytes] | Items[str]]],
     classifier: Classifier,
     settings: Settings,
-    read: Callable[..., Awaitable[Items[bytes] | Items[str]]],
-    *,
-    overlay: bool = False,
 ) -> Response:
     request.state.model = classifier.model.name
-    check_query(request)
-    seconds = request_timeout(request, settings.deadline_seconds)
+    asked = query(request, options)
     start = perf_counter()
-    deadline = asyncio.get_running_loop().time() + seconds
-    try:
-        async with asyncio.timeout_at(deadline):
-            items = await read(request, max_items=settings.max_items)
-    except TimeoutError:
-        late = f"The body took longer than {seconds:g} seconds to come."
-        # a deadline of the client's own is no fault of its sending
-        raise (RequestTimeout if seconds == settings.deadline_seconds else DeadlineExceeded)(late) from None
+    deadline = Deadline(request, settings.deadline_seconds)
+    async with deadline.of_reading():
+        items = await read(request, max_items=settings.max_items)
     has_come = perf_counter()
-    try:
-        async with asyncio.timeout_at(deadline):
-            classification = await classifier.classify(
-                items.raw,
-                deadline=deadline,
-                wanted=Wanted(options.top_k, options.explain, overlay),
-                version=options.version,
-                label=options.version_label,
-            )
-    except TimeoutError:
-        raise DeadlineExceeded(f"There was no answer within {seconds:g} seconds.") from None
+    async with deadline.of_answering():
+        classification = await classifier.classify(
+            items.raw,
+            deadline=deadline.at,
+            wanted=Wanted(asked.top_k, asked.explain, overlay=isinstance(asked, ImageOptions) and asked.overlay),
+            version=asked.version,
+            label=asked.version_label,
+            session=request.headers.get("x-session-id"),
+        )
     request.state.version = classification.version.number
-    document = _document(classifier.model.name, classification, many=items.many)
     stages = {"read": has_come - start, **classification.stages, "total": perf_counter() - start}
-    return JSONResponse(document, headers={"Server-Timing": _server_timing(stages)})
+    with classifier.encoding():
+        document = _document(classifier.model.name, classification, many=items.many)
+        return JSONResponse(document, headers={"Server-Timing": server_timing(stages)})
 
 
-def _server_timing(stages: Stages) -> str:
+def server_timing(stages: Stages) -> str:
     """Seconds → the header's milliseconds (W3C Server Timing): browsers' tools draw them."""
     return ", ".join(f"{stage};dur={1000 * seconds:.2f}" for stage, seconds in stages.items())
 

@@ -7,31 +7,78 @@ from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from serving.http.schemas import Readiness
+from serving.http.errors import documented
+from serving.http.openapi import GUARDED, answer
+from serving.http.schemas import Liveness, Readiness
 from serving.metrics import Metrics
+from serving.stopping import Stopping
 from serving.versions import Model
 
+READY = answer(
+    Readiness,
+    {
+        "ready": True,
+        "models": [
+            {
+                "name": "cnn",
+                "kind": "image",
+                "ready": True,
+                "serving": 2,
+                "versions": [{"version": 1, "state": "proven"}, {"version": 2, "state": "proven"}],
+            }
+        ],
+    },
+    "Every model has a version that takes traffic.",
+)
+NOT_READY = answer(
+    Readiness,
+    {
+        "ready": False,
+        "models": [
+            {
+                "name": "cnn",
+                "kind": "image",
+                "ready": False,
+                "serving": None,
+                "reason": "no version is ready yet",
+                "versions": [{"version": 1, "state": "loading"}],
+            }
+        ],
+    },
+    "A model has no version that takes traffic.",
+)
+PAGE = {
+    "description": "Counters, histograms and gauges.",
+    "content": {"text/plain": {"example": 'sightread_version_proven{model="cnn",version="2"} 1.0'}},
+}
 
-def health_routes(models: Collection[Model], metrics: Metrics) -> APIRouter:
+
+def health_routes(models: Collection[Model], stopping: Stopping, metrics: Metrics) -> APIRouter:
     """The probes and the metrics page."""
     router = APIRouter(tags=["health"])
 
-    @router.get("/healthz")
-    @router.get("/livez")
-    async def live() -> dict[str, str]:
+    alive = {"status": "alive"}
+
+    @router.get("/healthz", operation_id="healthz", responses={200: answer(Liveness, alive)})
+    @router.get("/livez", operation_id="livez", responses={200: answer(Liveness, alive)})
+    async def live() -> Response:
         """Whether this process answers. It asks nobody else: a restart would not mend a model server."""
-        return {"status": "alive"}
+        return JSONResponse(alive)
 
-    not_ready = {"description": "A model has no version that takes traffic.", "model": Readiness}
-
-    @router.get("/readyz", responses={200: {"model": Readiness}, 503: not_ready})
+    @router.get("/readyz", operation_id="readyz", responses={200: READY, 503: NOT_READY})
     async def ready() -> Response:
-        """Whether every model has a proven version; if not, why."""
+        """Whether every model has a proven version, and the service is to go on; if not, why."""
         described: list[dict[str, Any]] = [model.describe() for model in models]
-        is_ready = all(model["ready"] for model in described)
-        return JSONResponse({"ready": is_ready, "models": described}, 200 if is_ready else 503)
+        is_ready = all(model["ready"] for model in described) and not stopping.has_begun
+        reason = {"reason": "it was asked to stop"} if stopping.has_begun else {}
+        return JSONResponse({"ready": is_ready, **reason, "models": described}, 200 if is_ready else 503)
 
-    @router.get("/metrics", response_class=PlainTextResponse)
+    @router.get(
+        "/metrics",
+        operation_id="metrics",
+        response_class=PlainTextResponse,
+        responses={200: PAGE, **documented(*GUARDED)},
+    )
     async def prometheus() -> Response:
         """Metrics in Prometheus' text format."""
         return Response(metrics.page(), media_type=CONTENT_TYPE_LATEST)

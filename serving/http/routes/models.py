@@ -7,33 +7,56 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from serving.http.errors import documented
+from serving.http.openapi import GUARDED, answer
 from serving.http.requests import check_query, shown
 from serving.http.schemas import ModelCard, Models
-from serving.problems import BadRequest, NotFound, Overloaded, Unauthorized, Unavailable
+from serving.problems import BadRequest, NotFound, Unavailable
 from serving.versions import Model
 
-GUARDED = (
-    Unauthorized("This API key is not known here, or no longer."),
-    Overloaded("The address 192.0.2.1 is over its rate of 100 per 1 second.", retry_after=1),
-)
 ERRORS = documented(
     BadRequest("The query is not valid: version: Input should be a valid integer."),
     NotFound("There is no model 'resnet'; there are cnn, lstm."),
     Unavailable("cnn is not ready: no version is ready yet.", retry_after=1),
     *GUARDED,
 )
+STATE = {
+    "name": "cnn",
+    "kind": "image",
+    "ready": True,
+    "serving": 2,
+    "versions": [
+        {"version": 1, "state": "proven"},
+        {"version": 2, "state": "proven"},
+        {"version": 3, "state": "refused", "reason": "golden example 0 (cat) is off by 0.3 and called dog"},
+    ],
+}
+CARD = {
+    **STATE,
+    "version": 2,
+    "contract": {
+        "schema": 1,
+        "kind": "image",
+        "labels": ["cat", "dog"],
+        "input": {"name": "image", "dtype": "uint8", "height": 32, "width": 32, "channels": 3},
+        "evaluation": {"dataset": "photos, test", "examples": 1000, "accuracy": 0.91},
+    },
+}
 
 
 def model_routes(models: Mapping[str, Model]) -> APIRouter:
     """The endpoints that tell of the models."""
     router = APIRouter(tags=["models"])
 
-    @router.get("/models", responses={200: {"model": Models}, **documented(*GUARDED)})
+    @router.get(
+        "/models",
+        operation_id="list_models",
+        responses={200: answer(Models, {"models": [STATE]}), **documented(*GUARDED)},
+    )
     async def list_models() -> Response:
         """Every model, its versions and their states; a version that takes no traffic says why."""
         return JSONResponse({"models": [model.describe() for model in models.values()]})
 
-    @router.get("/models/{name}", responses={200: {"model": ModelCard}, **ERRORS})
+    @router.get("/models/{name}", operation_id="model_card", responses={200: answer(ModelCard, CARD), **ERRORS})
     async def model_card(
         request: Request,
         name: Annotated[str, Path(examples=list(models))],

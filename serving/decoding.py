@@ -1,0 +1,59 @@
+"""Threads for what would hold up the event loop: large pictures, and long texts, on all cores."""
+
+import asyncio
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
+from typing import TypeVar
+
+from serving.pace import Pace
+from serving.problems import Overloaded
+
+Prepared = TypeVar("Prepared")
+
+
+class Decoders:
+    """A fixed number of threads, and a queue before them that takes nothing which it could not finish in time.
+
+    Args:
+        threads: pieces of work at once.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._waiting = 0
+        self._pace = Pace()
+
+    async def run(self, work: Callable[[], Prepared], *, deadline: float) -> Prepared:
+        """Do a piece of work on one of the threads. Whoever gives up before it began costs no thread's time.
+
+        Args:
+            work: what to do.
+            deadline: by the event loop's clock.
+
+        Raises:
+            Overloaded: so much waits already that it would not be done before the deadline.
+        """
+        loop = asyncio.get_running_loop()
+        wait = self._pace.foretell(self._waiting) / self._threads
+        if 0 < deadline - loop.time() < wait:
+            raise Overloaded(f"{self._waiting:,} inputs wait to be decoded already.", retry_after=math.ceil(wait))
+
+        def timed() -> Prepared:
+            start = perf_counter()
+            try:
+                return work()
+            finally:
+                self._pace.learn(1, perf_counter() - start)
+
+        self._waiting += 1
+        try:
+            return await loop.run_in_executor(self._executor, timed)
+        finally:
+            self._waiting -= 1
+
+    def close(self) -> None:
+        """End the threads; what has not begun is given up."""
+        self._executor.shutdown(wait=False, cancel_futures=True)

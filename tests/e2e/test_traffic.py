@@ -1,0 +1,149 @@
+"""Shares of the traffic for a canary and a shadow, what is told of answers, dying servers, and too many requests."""
+
+import re
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import Start
+from tests.e2e.processes import Service, gateway, model_server
+from tests.e2e.test_versions import PNG, QUICK, ask, traffic
+from tests.e2e.tiny_models import picture, put
+
+
+def total(service: Service, metric: str) -> float:
+    """A metric's value, or the sum of all whose labels the pattern fits."""
+    found = re.findall(rf"^{metric} (\S+)$", service.get("/metrics").text, re.MULTILINE)
+    return sum(map(float, found))
+
+
+@pytest.fixture(scope="module")
+def shared_out(tmp_path_factory: pytest.TempPathFactory, versions: Path) -> Iterator[Service]:
+    """A gateway whose canary, version 2, gets a third of the requests, and whose shadow, version 3, gets all."""
+    folder = tmp_path_factory.mktemp("shared-out")
+    repository = folder / "models"
+    for version in (1, 2, 3):
+        put(versions / "cnn" / str(version), repository / "cnn" / str(version))
+    labels = {"stable": 1, "canary": 2, "shadow": 3}
+    (repository / "models.config").write_text(
+        'model_config_list { config { name: "cnn" base_path: "cnn" '
+        "model_version_policy { latest { num_versions: 3 } }"
+        + "".join(f' version_labels {{ key: "{label}" value: {number} }}' for label, number in labels.items())
+        + " } }"
+    )
+    flags = ("--canary-share", "0.333", "--shadow-share", "1", "--text-model", "")
+    with (
+        model_server(folder / "server.log", repository) as server,
+        gateway(folder / "log", "--model-server", server.url, *flags, *QUICK) as service,
+    ):
+        service.wait_for(lambda: all(entry["state"] == "proven" for entry in service.versions().values()))
+        service.wait_for(lambda: ask(service).status_code == 200)
+        yield service
+
+
+def answered_by(response: httpx.Response) -> int:
+    assert response.status_code == 200
+    version: int = response.json()["model"]["version"]
+    return version
+
+
+def test_a_canary_answers_its_share_of_the_requests_that_name_no_version(shared_out: Service) -> None:
+    counted = Counter(answered_by(ask(shared_out)) for _ in range(300))
+    assert set(counted) == {1, 2}
+    assert 60 < counted[2] < 140  # 100 expected; further off happens once in a million runs
+    assert {answered_by(ask(shared_out, "?version=1")) for _ in range(30)} == {1}
+    assert {answered_by(ask(shared_out, "?version_label=stable")) for _ in range(30)} == {1}
+
+
+def test_requests_of_one_session_go_to_one_version(shared_out: Service) -> None:
+    seen = set()
+    for session in range(30):
+        headers = {**PNG, "X-Session-ID": f"session-{session}"}
+        asked = [shared_out.post("/classify-image", content=picture(), headers=headers) for _ in range(3)]
+        (version,) = {answered_by(response) for response in asked}
+        seen.add(version)
+    assert seen == {1, 2}
+
+
+def test_a_shadow_answers_as_well_and_is_only_counted(shared_out: Service) -> None:
+    counted = r'sightread_shadow_answers_total\{answer="%s",model="cnn",shadow="3",version="."\}'
+    before = total(shared_out, counted % "same")
+    assert answered_by(ask(shared_out)) in {1, 2}
+    shared_out.wait_for(lambda: total(shared_out, counted % "same") > before)
+    assert total(shared_out, counted % "different") == 0
+    before = total(shared_out, counted % "same")
+    assert ask(shared_out, "?version=1").status_code == 200  # who names a version casts no shadow
+    broken = shared_out.post("/classify-image", content=b"no picture", headers=PNG)
+    assert broken.status_code in {415, 422}
+    assert answered_by(ask(shared_out)) in {1, 2}
+    shared_out.wait_for(lambda: total(shared_out, counted % "same") == before + 1)
+
+
+def test_answers_are_counted_by_label_and_confidence_and_their_drift_is_told(shared_out: Service) -> None:
+    of_red = r'sightread_predictions_total\{label="red",model="cnn",version="1"\}'
+    before = total(shared_out, of_red)
+    with httpx.Client(base_url=shared_out.url, timeout=30) as http:
+        for _ in range(30):
+            files = [("file", ("a.png", picture("red"), "image/png"))] * 8
+            assert http.post("/classify-image?version=1", files=files).status_code == 200
+    assert total(shared_out, of_red) == before + 240
+    assert total(shared_out, r'sightread_confidence_count\{model="cnn",version="1"\}') >= 240
+    # a third of each colour was expected, and only red came: log2(3) shared bits and no more
+    drift = total(shared_out, r'sightread_drift\{model="cnn",of="labels",version="1"\}')
+    assert 0.5 < drift < 0.8
+
+
+def test_a_server_of_two_that_dies_costs_no_request(repository: Path, tmp_path: Path, start_gateway: Start) -> None:
+    with (
+        model_server(tmp_path / "one.log", repository) as one,
+        model_server(tmp_path / "other.log", repository) as other,
+    ):
+        service = start_gateway("--model-server", f"ipv4:{one.url},{other.url}", "--text-model", "", *QUICK)
+        service.wait_for(service.is_ready)
+        with traffic(service) as seen:
+            service.wait_for(lambda: seen[200, 1] > 50)
+            other.process.kill()
+            other.process.wait()
+            after = seen[200, 1]
+            service.wait_for(lambda: seen[200, 1] > after + 200)
+        assert set(seen) == {(200, 1)}
+
+
+def test_a_service_that_is_asked_too_much_refuses_at_once_and_answers_what_it_took(
+    repository: Path, start_model_server: Start, start_gateway: Start
+) -> None:
+    server = start_model_server(repository)
+    service = start_gateway(
+        *("--model-server", server.url, "--text-model", "", "--max-queue", "16", "--max-batch-size", "8")
+    )
+    service.wait_for(service.is_ready)
+    server.process.send_signal(signal.SIGSTOP)
+    refused = threading.Semaphore(0)
+
+    def client(_: int) -> int:
+        response = http.post("/classify-image", content=picture(), headers={**PNG, "X-Request-Timeout": "9"})
+        if response.status_code == 429:
+            assert int(response.headers["Retry-After"]) >= 1
+            refused.release()
+        return response.status_code
+
+    limits = httpx.Limits(max_connections=None)
+    with httpx.Client(base_url=service.url, timeout=60, limits=limits) as http, ThreadPoolExecutor(100) as clients:
+        asked = [clients.submit(client, number) for number in range(100)]
+        try:
+            # two calls of up to 8 are in flight and 16 wait: the others hear so while the model server still sleeps
+            for _ in range(68):
+                assert refused.acquire(timeout=30)
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        statuses = Counter(future.result() for future in asked)
+    assert set(statuses) == {200, 429}
+    assert 18 <= statuses[200] <= 32
+    assert total(service, r'sightread_shed_total\{model="cnn"\}') == statuses[429]
+    assert ask(service).status_code == 200
