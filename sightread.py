@@ -1,19 +1,43 @@
-"""The command `sightread`: hands over to `serving` and `training`, so that neither has to know the other."""
+"""The command `sightread`: hands over to `serving`, `training` and `terminal`, so that none has to know the others."""
 
 import importlib
 import sys
 from importlib import metadata
+from typing import NamedTuple
 
-COMMANDS = {
-    "serve": ("serving.__main__", "answer POST /classify-image and /classify-text"),
-    "key": ("serving.http.api_keys", "make an API key"),
-    "train": ("training.__main__", "make a model: sightread train cnn, sightread train lstm"),
-    "models": ("training.models_command", "list, promote, roll back, prune and measure versions"),
-    "evaluate": (
-        "training.evaluate_service",
-        "send a test set to a running service and tell how many answers are right",
-    ),
+
+class Command(NamedTuple):
+    """A command: the module whose `main` runs it, what it does, and an example of its arguments."""
+
+    module: str
+    purpose: str
+    example: str
+
+
+GROUPS = {
+    "ask": {
+        "classify": Command("terminal.classify", "tell what pictures show and what texts say", "photo.jpg"),
+        "evaluate": Command("training.evaluate_service", "tell how many answers to a test set are right", "image"),
+    },
+    "serve": {
+        "serve": Command("serving.__main__", "answer POST /classify-image and /classify-text", "--port 9000"),
+        "doctor": Command("terminal.doctor", "check what serving needs, and tell what to do", ""),
+        "key": Command("serving.http.api_keys", "make an API key", "alice"),
+    },
+    "make": {
+        "train": Command("training.__main__", "make a model", "cnn --data photos/ --name garden"),
+        "models": Command(
+            "training.models_command", "list, promote, roll back, prune and measure versions", "promote cnn"
+        ),
+    },
+    "shell": {
+        "completion": Command("terminal.completion", "complete these commands in your shell", "bash"),
+    },
 }
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
+
+USAGE = "usage: sightread COMMAND …"
+MORE = "sightread COMMAND --help tells a command's flags."
 
 
 def main() -> int:
@@ -23,16 +47,34 @@ def main() -> int:
         print(metadata.version("sightread"))  # noqa: T201
         return 0
     if name in COMMANDS:
-        module = importlib.import_module(COMMANDS[name][0])
-        return int(module.main(arguments))
-    print("usage: sightread COMMAND …\n")  # noqa: T201
-    for command, (_, purpose) in COMMANDS.items():
-        print(f"  {command:10} {purpose}")  # noqa: T201
-    print("\nsightread COMMAND --help tells a command's flags.")  # noqa: T201
+        return _run(name, arguments)
     if name in {"-h", "--help", "help"}:
+        print(usage())  # noqa: T201
         return 0
-    print(f"\nsightread: there is no command {name!r}", file=sys.stderr)  # noqa: T201
+    print(f"{usage()}\n\nsightread: there is no command {name!r}", file=sys.stderr)  # noqa: T201
     return 2
+
+
+def usage() -> str:
+    """Every command with an example, in groups."""
+    lines = [USAGE]
+    for group, commands in GROUPS.items():
+        lines += ["", f"{group}:"]
+        for name, command in commands.items():
+            lines += [f"  {name:10} {command.purpose}", f"  {'':10} $ sightread {name} {command.example}".rstrip()]
+    return "\n".join([*lines, "", MORE])
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    try:
+        module = importlib.import_module(COMMANDS[name].module)
+    except ModuleNotFoundError as error:
+        print(  # noqa: T201
+            f"sightread {name}: {error.name} is not installed: make, or pip install 'sightread[client]', brings it",
+            file=sys.stderr,
+        )
+        return 1
+    return int(module.main(arguments))
 
 
 if __name__ == "__main__":

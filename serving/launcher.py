@@ -8,7 +8,7 @@ import tempfile
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 GRACE_SECONDS = 10
 
@@ -17,11 +17,13 @@ class LocalModelServer:
     """A local model server on a Unix socket of its own, for as long as the context lasts.
 
     It ends with this process however that ends: its standard input is a pipe whose other end only we hold. If it ends
-    by itself, this process is asked to stop (SIGTERM), and `ended` is true.
+    by itself, this process is asked to stop (SIGTERM), and `ended` is true. Its log goes to `log`, or else to our
+    standard error.
     """
 
-    def __init__(self, models: Path) -> None:
+    def __init__(self, models: Path, *, log: IO[str] | None = None) -> None:
         self._models = models
+        self._log = log
         self._stopping = False
         self.ended = False
 
@@ -43,6 +45,7 @@ class LocalModelServer:
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,  # it says there where it listens, and we told it
+            stderr=self._log,
             start_new_session=True,  # Ctrl-C is for us: we stop it when we have drained
         )
         threading.Thread(target=self._watch, daemon=True).start()

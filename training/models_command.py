@@ -18,7 +18,7 @@ from serving.contract import Contract
 from training import repository
 from training.cost import Cost, measure
 from training.problems import RepositoryProblem, TrainingProblem
-from training.repository import CANARY, STABLE
+from training.repository import CANARY, SHADOW, STABLE
 from training.terminal import say
 
 DONE, FAILED, WRONG_FLAGS, INTERRUPTED = 0, 1, 2, 130
@@ -34,15 +34,15 @@ COLUMNS = (
 EPILOG = """\
 The labels stand in models.config in the repository, which TensorFlow Serving and the local model server read again and
 again. stable is the version that answers when a request names none; without that label it is the latest one that
-proved itself. previous is what was stable before. canary is for whoever asks for it; to take it away from a version,
-put it on another one.
+proved itself. previous is what was stable before. canary and shadow are for the shares of traffic that the
+gateway is told to give them, and for whoever asks; to take one away from a version, put it on another one.
 """
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run a verb; the exit code: 0 done, 1 it failed, 2 wrong flags, 130 interrupted."""
     try:
-        options = _parser().parse_args(arguments)
+        options = parser().parse_args(arguments)
     except SystemExit as asked:  # argparse has printed the help, or what is wrong
         return DONE if not asked.code else WRONG_FLAGS
     try:
@@ -56,7 +56,8 @@ def main(arguments: Sequence[str]) -> int:
     return FAILED
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser(made: argparse.ArgumentParser | None = None) -> argparse.ArgumentParser:
+    """The verbs and their flags, in a parser of their own or in one that was made for them."""
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--models", type=Path, default=Path("models"), help="the model repository (%(default)s)")
     named = argparse.ArgumentParser(add_help=False, parents=[shared])
@@ -70,26 +71,23 @@ def _parser() -> argparse.ArgumentParser:
         "(%(default)s, as in its image)",
     )
 
-    parser = argparse.ArgumentParser(
-        prog="sightread models",
-        description="Look at the model repository, and say which versions are in service.",
-        epilog=EPILOG,
-    )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    made = made or argparse.ArgumentParser(prog="sightread models")
+    made.description = "Look at the model repository, and say which versions are in service."
+    made.epilog = EPILOG
+    made.formatter_class = argparse.RawDescriptionHelpFormatter
+    verbs = made.add_subparsers(metavar="VERB", required=True)
 
     def verb(name: str, does: str, run: Any, parent: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        made: argparse.ArgumentParser = verbs.add_parser(
-            name, help=does, description=f"{does[0].upper()}{does[1:]}.", parents=[parent]
-        )
-        made.set_defaults(verb=run)
-        return made
+        described = f"{does[0].upper()}{does[1:]}."
+        added: argparse.ArgumentParser = verbs.add_parser(name, help=does, description=described, parents=[parent])
+        added.set_defaults(verb=run)
+        return added
 
     listing = verb("list", "show the versions, their labels and their figures", show, shared)
     listing.add_argument("--json", action="store_true", help="as JSON")
     promoting = verb("promote", "put a label on a version; it moves there without a lost request", promote, written)
     promoting.add_argument("version", metavar="VERSION", type=int, nargs="?", help="its number (the highest)")
-    promoting.add_argument("--label", choices=[STABLE, CANARY], default=STABLE, help="(%(default)s)")
+    promoting.add_argument("--label", choices=[STABLE, CANARY, SHADOW], default=STABLE, help="(%(default)s)")
     verb("rollback", "move stable back to the version that had the traffic before", rollback, written)
     pruning = verb("prune", "delete versions that are neither labelled nor among the newest", prune, named)
     pruning.add_argument("--keep", type=_count, default=3, help="newest versions that stay (%(default)s)")
@@ -97,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     table = verb("table", "measure every version and print a table in Markdown; it takes a minute", show_table, shared)
     table.add_argument("--data-image", type=Path, help="CIFAR-10's folder: its test pictures are asked anew")
     table.add_argument("--data-text", type=Path, help="IMDB's folder: its test texts are asked anew; takes minutes")
-    return parser
+    return made
 
 
 def _count(text: str) -> int:

@@ -8,7 +8,7 @@ The life of a version:
 1. Without a `models.config` the two latest versions are served, and the latest that proved itself answers.
 2. `promote` puts the label `stable` on a version. From then on the gateway answers with that one, and a newly published
    version is loaded and proven, but takes no traffic before it is promoted. What was stable before is labelled
-   `previous`. `canary` is a second label for whoever asks for it.
+   `previous`. `canary` and `shadow` are labels for a share of the traffic, and for whoever asks.
 3. `rollback` moves `stable` back to `previous`, or, where there is none, to the next lower version. Rolled back twice
    is two steps back, not the bad version again.
 4. `prune` removes what has no label and is not among the newest.
@@ -48,7 +48,7 @@ with bare_tensorflow():
 CONFIG_FILE = "models.config"
 LOCK_FILE = ".models.config.lock"
 PRUNED = ".pruned-"
-STABLE, CANARY, PREVIOUS = "stable", "canary", "previous"
+STABLE, CANARY, SHADOW, PREVIOUS = "stable", "canary", "shadow", "previous"
 BASE_PATH = PurePosixPath("/models")
 """Where the repository lies in TensorFlow Serving's image. The local model server looks beside `models.config`."""
 PLATFORM = "tensorflow"
@@ -179,7 +179,7 @@ def promote(
         repository: whose `models.config` is changed, or made: then with an entry for every model that is there.
         name: of the model.
         version: its number; None: the highest.
-        label: `stable` or `canary`.
+        label: `stable`, `canary` or `shadow`.
         base_path: what TensorFlow Serving calls the repository, for entries that are made.
 
     Returns:
