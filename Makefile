@@ -7,10 +7,10 @@ FLAGS ?=
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help serve test slow browser manifests images check format bench fuzz soak sbom lock clean
+.PHONY: help serve test slow browser manifests images check format bench fuzz soak sbom lock screenshot clean
 
 help: ## list these verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(READY) ## serve the models in models/ at http://127.0.0.1:8080
 	@exec $(BIN)/sightread serve $(FLAGS)
@@ -65,13 +65,16 @@ sbom: $(READY) ## list what ships, as CycloneDX, in bom/
 # huggingface-hub is what tokenizers downloads with; the gateway downloads nothing, so its image does without
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 lock: $(READY) ## lock the newest versions that pyproject.toml allows
-	@$(LOCK) --upgrade --extra training --extra development pyproject.toml --output-file requirements/all.lock
+	@$(LOCK) --upgrade --extra client --extra training --extra development pyproject.toml --output-file requirements/all.lock
 	@$(LOCK) --upgrade --constraint requirements/all.lock \
 		--excludes requirements/gateway.excludes pyproject.toml --output-file requirements/gateway.lock
 	@$(LOCK) --upgrade --constraint requirements/all.lock --extra training pyproject.toml \
 		--output-file requirements/training-cpu.lock
 	@$(LOCK) --upgrade --constraint requirements/all.lock --extra training pyproject.toml requirements/gpu.in \
 		--output-file requirements/training-gpu.lock
+
+screenshot: $(READY) ## take the README's picture of the page anew (needs Chromium)
+	@$(BIN)/python -m tests.e2e.browser.screenshot
 
 clean: ## remove what these verbs made
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

@@ -24,6 +24,7 @@ class EvaluateConfig(BaseSettings):
     """Send a test set to a running service, one request an example, and tell how many answers are right."""
 
     model_config = SettingsConfigDict(
+        env_prefix="SIGHTREAD_",
         frozen=True,
         cli_prog_name="sightread evaluate",
         cli_kebab_case=True,
