@@ -13,7 +13,7 @@ from training import augmentation, devices, evaluation, fitting, golden, history
 from training.checkpoint import Checkpoint, Progress
 from training.config import CnnConfig
 from training.data import Dataset, cifar10, left_out, pictures
-from training.explanation import explain_image
+from training.explanation import after_first_layer, explain_image
 from training.export import check_repository
 from training.files import check_folder
 from training.finish import finish
@@ -60,6 +60,8 @@ def run(config: CnnConfig) -> None:
     if not devices.is_chief(strategy):
         return
     history.save(progress.history, config.results, title=f"{config.name}: {data.name}")
+    if config.flip and config.mirror:
+        network = with_mirror_image(network)
 
     heading("Calibrate")
     held_out = logits(network, data.validation.inputs)
@@ -168,6 +170,23 @@ def fit(
         config=config,
         checkpoint=checkpoint,
     )
+
+
+def with_mirror_image(network: keras.Model) -> keras.Model:
+    """A network that answers with the mean of what the given one says of a picture and of its mirror image.
+
+    It looks at both in one pass, as a batch of two, which costs twice the multiply-adds.
+
+    Args:
+        network: pixels, uint8 [n, height, width, channels] → logits, float32 [n, labels]. Its first layer makes floats
+            of the pixels.
+    """
+    first, rest = after_first_layer(network)
+    pixels = keras.Input(network.input_shape[1:], dtype="uint8")
+    picture = first.from_config(first.get_config())(pixels)
+    both = rest(keras.ops.concatenate([picture, keras.ops.flip(picture, axis=2)]))
+    labels = network.output_shape[-1]
+    return keras.Model(pixels, keras.ops.mean(keras.ops.reshape(both, (2, -1, labels)), axis=0))
 
 
 def logits(network: keras.Model, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:

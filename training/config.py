@@ -107,11 +107,11 @@ class CnnConfig(Config):
     """What the contract calls the data; CIFAR-10, or the folder's name, when not given."""
     name: str = "cnn"
     """What the model is called."""
-    epochs: PositiveInt = Field(default_factory=by_recipe(accurate=24, seed=10))
+    epochs: PositiveInt = Field(default_factory=by_recipe(accurate=36, seed=10))
     """Times that every training picture is seen."""
     batch_size: PositiveInt = Field(default_factory=by_recipe(accurate=1000, seed=64))
     """Examples that a step learns from; fewer where an epoch would have hardly a step."""
-    learning_rate: PositiveFloat = Field(default_factory=by_recipe(accurate=0.2, seed=2e-3))
+    learning_rate: PositiveFloat = Field(default_factory=by_recipe(accurate=0.15, seed=2e-3))
     """Of Muon at its start, from where it falls to zero on a line (accurate), or of Adam after a short rise, from where
     it falls to zero on a cosine (seed)."""
     smoothing: NonNegativeFloat = Field(default_factory=by_recipe(accurate=0.2, seed=0.0), lt=1)
@@ -120,6 +120,9 @@ class CnnConfig(Config):
     """Pixels of the square that every picture is brought to; from the pictures when not given."""
     flip: bool = Field(default_factory=by_recipe(accurate=True, seed=False))
     """Mirror pictures while learning: not for letters, digits or anything that has a left and a right."""
+    mirror: bool = Field(default_factory=by_recipe(accurate=True, seed=False))
+    """Answer with the mean over a picture and its mirror image, which costs twice the multiply-adds. Without --flip it
+    means nothing."""
     shift: float = Field(default_factory=by_recipe(accurate=0.125, seed=0.0), ge=0, le=0.5)
     """Move pictures by chance while learning, by up to this share of their shorter side."""
     cutout: float = Field(default_factory=by_recipe(accurate=0.25, seed=0.0), ge=0, le=0.75)

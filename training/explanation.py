@@ -38,8 +38,7 @@ def explain_image(network: keras.Model, *, temperature: float, empty: Sequence[f
         empty: colour of the empty picture, [channels] of 0 to 255: the mean of the training pictures. Black or white
             would hide what is black or white.
     """
-    first = next(layer for layer in network.layers if not isinstance(layer, keras.layers.InputLayer))
-    rest = keras.Model(first.output, network.outputs[0])
+    first, rest = after_first_layer(network)
     height, width = network.input_shape[1:3]
 
     def logits(parts: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -52,6 +51,12 @@ def explain_image(network: keras.Model, *, temperature: float, empty: Sequence[f
         return tf.reduce_sum(attribution, axis=-1), label, score
 
     return lambda pixels: _each(explained, pixels, [height, width])
+
+
+def after_first_layer(network: keras.Model) -> tuple[keras.layers.Layer, keras.Model]:
+    """A network's first layer, and the network of all that follows it."""
+    first = next(layer for layer in network.layers if not isinstance(layer, keras.layers.InputLayer))
+    return first, keras.Model(first.output, network.outputs[0])
 
 
 def explain_text(reader: keras.Model, judge: keras.Model, *, temperature: float) -> Explain:

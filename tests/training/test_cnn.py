@@ -94,7 +94,7 @@ def test_the_epochs_can_be_watched_in_tensorboard(done: Path) -> None:
 
 def test_the_exported_weights_are_stored_once_and_without_an_optimizers(done: Path) -> None:
     variables = done / "models" / "cnn" / "1" / "variables" / "variables.data-00000-of-00001"
-    assert 1_716_808 * 4 <= variables.stat().st_size < 1_716_808 * 4 * 1.1
+    assert 951_504 * 4 <= variables.stat().st_size < 951_504 * 4 * 1.1
 
 
 def test_the_contracts_accuracy_is_what_the_exported_graph_reaches(done: Path, cifar_folder: Path) -> None:

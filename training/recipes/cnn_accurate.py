@@ -1,7 +1,8 @@
-"""A CNN that learns fast: six convolutions behind one that whitens its input, Muon, a rate that falls on a line.
+"""A CNN that learns fast: nine convolutions behind one that whitens its input, Muon, a rate that falls on a line.
 
-After Jordan: 94% on CIFAR-10 in 3.29 Seconds on a Single A100, 2024, and the Muon speedrun that followed it; narrower
-(96 million multiply-adds for a picture of 32 × 32) and with ReLU, which costs a CPU less.
+After Jordan: 94% on CIFAR-10 in 3.29 Seconds on a Single A100, 2024, its deeper network of residual blocks and the Muon
+speedrun that followed it; narrower: 48 million multiply-adds for a picture of 32 × 32, so that the picture and its
+mirror image together cost 97.
 """
 
 from math import log2
@@ -13,9 +14,9 @@ from numpy.typing import NDArray
 
 from training.muon import Muon
 
-WIDTHS = (56, 224, 256)
+WIDTHS = (32, 136, 144)
 """Filters of the last three blocks, which see 15 × 15, 7 × 7 and 3 × 3 of a picture of 32 × 32 …"""
-EARLY_WIDTH = 32
+EARLY_WIDTH = 24
 """… and of those before them, where pictures are larger."""
 SMALLEST = 4
 """Pixels of a side that no block halves any more."""
@@ -44,8 +45,10 @@ def build(pictures: NDArray[np.uint8], labels: int) -> keras.Model:
     first.trainable = False
     for filters in widths(min(pictures.shape[1:3])):
         x = layers.MaxPooling2D(2)(_convolution(filters)(x))
-        x = layers.ReLU()(_normalization()(x))
-        x = layers.ReLU()(_normalization()(_convolution(filters)(x)))
+        x = _activation()(_normalization()(x))
+        change = _activation()(_normalization()(_convolution(filters)(x)))
+        change = _normalization()(_convolution(filters)(change))
+        x = _activation()(layers.Add()([x, change]))
     logits = layers.Dense(labels, use_bias=False)(layers.GlobalMaxPooling2D()(x))
     return keras.Model(pixels, layers.Rescaling(LOGIT_SCALE)(logits))
 
@@ -81,6 +84,10 @@ def whitening(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def _convolution(filters: int) -> layers.Conv2D:
     return layers.Conv2D(filters, 3, padding="same", use_bias=False, kernel_initializer=PartlyIdentity())
+
+
+def _activation() -> layers.Activation:
+    return layers.Activation("silu")
 
 
 def _normalization() -> layers.BatchNormalization:
