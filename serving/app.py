@@ -107,7 +107,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(classify)
     app.include_router(model_routes(models))
     app.include_router(health_routes(models.values(), stopping, metrics))
-    app.include_router(inference_routes([classifier for classifier in (image, text) if classifier], settings))
+    served = [classifier for classifier in (image, text) if classifier]
+    app.include_router(inference_routes(served, stopping, settings))
     complete_openapi(app)
     docs.add_docs(app)
     page.add_page(app)

@@ -49,6 +49,7 @@ class _Waiting(Generic[Answer]):
     deadline: float
     answer: asyncio.Future[Answer]
     stages: Stages
+    is_queued: bool = True
     since: float = field(default_factory=perf_counter)
     traceparent: str | None = field(default_factory=TRACEPARENT.get)
 
@@ -100,16 +101,12 @@ class Batcher(Generic[Answer]):
             stages: where it is noted how long the row waited, and how long its call took.
 
         Raises:
-            Overloaded: the queue is full, or so long that there would be no answer before the deadline.
+            Overloaded: the queue is full.
             Problem: what the call to the model server raised.
         """
+        if self._waiting >= self._max_queue:
+            raise self._overloaded()
         loop = asyncio.get_running_loop()
-        wait = self._pace.foretell(self._waiting)
-        if self._waiting >= self._max_queue or 0 < deadline - loop.time() < wait:
-            self._metrics.shed.labels(self._model).inc()
-            raise Overloaded(
-                f"{self._waiting:,} items wait for {self._model} already.", retry_after=max(1, math.ceil(wait))
-            )
         waiting: _Waiting[Answer] = _Waiting(row, deadline, loop.create_future(), {} if stages is None else stages)
         self._queues[likeness(row)].append(waiting)
         self._waiting += 1
@@ -117,7 +114,30 @@ class Batcher(Generic[Answer]):
             # not at once: whatever else is ready in this turn of the loop comes along
             self._dispatch_is_due = True
             loop.call_soon(self._dispatch)
-        return await waiting.answer
+        try:
+            return await waiting.answer
+        finally:
+            self._leave(waiting)
+
+    def check(self, deadline: float) -> None:
+        """Refuse a request before work is spent on it, if what waits already would take longer than it may.
+
+        Raises:
+            Overloaded: there would be no answer before the deadline.
+        """
+        if 0 < deadline - asyncio.get_running_loop().time() < self._pace.foretell(self._waiting):
+            raise self._overloaded()
+
+    def _overloaded(self) -> Overloaded:
+        self._metrics.shed.labels(self._model).inc()
+        wait = math.ceil(self._pace.foretell(self._waiting))
+        return Overloaded(f"{self._waiting:,} items wait for {self._model} already.", retry_after=max(1, wait))
+
+    def _leave(self, waiting: _Waiting[Answer]) -> None:
+        """Count no more among those who wait: it is answered, under way, or given up."""
+        if waiting.is_queued:
+            waiting.is_queued = False
+            self._waiting -= 1
 
     def _dispatch(self) -> None:
         self._dispatch_is_due = False
@@ -134,7 +154,7 @@ class Batcher(Generic[Answer]):
             queue = min(queues, key=lambda queue: queue[0].since)
             while queue and len(batch) < self._max_batch_size:
                 waiting = queue.popleft()
-                self._waiting -= 1
+                self._leave(waiting)
                 # whoever gave up, or is about to, costs the model server nothing
                 if not waiting.answer.done() and waiting.deadline > now:
                     batch.append(waiting)

@@ -111,25 +111,30 @@ class Classifier:
                 chosen = await self.model.replace(chosen)
             else:
                 if is_free:
-                    self._cast_shadow(classification, items, deadline)
+                    self._cast_shadow(classification, items)
                 return classification
         raise Unavailable(f"The versions of {self.model.name} change too fast.", retry_after=1)
 
-    def _cast_shadow(self, classification: Classification, items: Sequence[bytes | str], deadline: float) -> None:
-        async def classify(shadow: Version) -> Sequence[Outcome]:
+    def _cast_shadow(self, classification: Classification, items: Sequence[bytes | str]) -> None:
+        async def classify(shadow: Version, deadline: float) -> Sequence[Outcome]:
             return (await self._classify_all(shadow, items, deadline, Wanted(top_k=1))).outcomes
 
-        self._traffic.cast_shadow(classification.version, classification.outcomes, classify)
+        self._traffic.cast_shadow(classification.version, classification.outcomes, items, classify)
 
     async def _classify_all(
         self, version: Version, items: Sequence[bytes | str], deadline: float, wanted: Wanted
     ) -> Classification:
         if wanted.explain and version.explainer is None:
             raise BadRequest(f"Version {version.number} of {self.model.name} gives no explanations.")
+        version.batcher.check(deadline)
+        if wanted.explain and version.explainer is not None:
+            version.explainer.check(deadline)
+        # a request never waits for itself
+        ahead = self._decoders.waiting
         stages: Stages = {}
 
         def classify(item: bytes | str) -> Coroutine[None, None, Outcome]:
-            return self._classify_one(version, item, deadline, wanted, stages)
+            return self._classify_one(version, item, deadline, wanted, stages=stages, ahead=ahead)
 
         if len(items) == 1:
             return Classification(version, [await classify(items[0])], stages)
@@ -142,12 +147,14 @@ class Classifier:
         return Classification(version, [task.result() for task in tasks], stages)
 
     async def _classify_one(
-        self, version: Version, raw: bytes | str, deadline: float, wanted: Wanted, stages: Stages
+        self, version: Version, raw: bytes | str, deadline: float, wanted: Wanted, *, stages: Stages, ahead: int
     ) -> Outcome:
         start = perf_counter()
         try:
             with self._metrics.stage(self.model.name, "decode"):
-                row, remarks = await self._prepare(version.preprocessor, raw, deadline)
+                row, remarks = await self._prepare(version.preprocessor, raw, deadline, ahead)
+        except Overloaded:
+            raise
         except Problem as problem:
             return problem
         spent(stages, "decode", perf_counter() - start)
@@ -167,12 +174,12 @@ class Classifier:
             told = version.preprocessor.explain(raw, explanation.attribution)
             return told | ({"overlay": overlay(explanation.attribution)} if wanted.overlay else {})
 
-        told = await self._decoders.run(tell, deadline=deadline)
+        told = await self._decoders.run(tell, deadline=deadline, ahead=0)
         label = version.contract.labels[explanation.label]
         return answer | {"explanation": {"label": label, "score": round(explanation.score, 6), **told}}
 
     async def _prepare(
-        self, preprocessor: Preprocessor, raw: bytes | str, deadline: float
+        self, preprocessor: Preprocessor, raw: bytes | str, deadline: float, ahead: int
     ) -> tuple[Row, dict[str, Any]]:
         # a small input costs less here than the way to a thread would; a large one would hold up everybody else
         row = preprocessor.prepare_quickly(raw)
@@ -184,7 +191,7 @@ class Classifier:
             return row, preprocessor.remarks(raw, row)
 
         try:
-            return await self._decoders.run(prepare, deadline=deadline)
+            return await self._decoders.run(prepare, deadline=deadline, ahead=ahead)
         except Overloaded:
             self._metrics.shed.labels(self.model.name).inc()
             raise

@@ -18,28 +18,32 @@ class Decoders:
 
     Args:
         threads: pieces of work at once.
+
+    Attributes:
+        waiting: pieces that are not done yet.
     """
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._waiting = 0
+        self.waiting = 0
         self._pace = Pace()
 
-    async def run(self, work: Callable[[], Prepared], *, deadline: float) -> Prepared:
+    async def run(self, work: Callable[[], Prepared], *, deadline: float, ahead: int) -> Prepared:
         """Do a piece of work on one of the threads. Whoever gives up before it began costs no thread's time.
 
         Args:
             work: what to do.
             deadline: by the event loop's clock.
+            ahead: pieces of others that have to be done before.
 
         Raises:
             Overloaded: so much waits already that it would not be done before the deadline.
         """
         loop = asyncio.get_running_loop()
-        wait = self._pace.foretell(self._waiting) / self._threads
+        wait = self._pace.foretell(ahead) / self._threads
         if 0 < deadline - loop.time() < wait:
-            raise Overloaded(f"{self._waiting:,} inputs wait to be decoded already.", retry_after=math.ceil(wait))
+            raise Overloaded(f"{ahead:,} inputs wait to be decoded already.", retry_after=math.ceil(wait))
 
         def timed() -> Prepared:
             start = perf_counter()
@@ -48,11 +52,11 @@ class Decoders:
             finally:
                 self._pace.learn(1, perf_counter() - start)
 
-        self._waiting += 1
+        self.waiting += 1
         try:
             return await loop.run_in_executor(self._executor, timed)
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
 
     def close(self) -> None:
         """End the threads; what has not begun is given up."""

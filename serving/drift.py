@@ -28,17 +28,8 @@ class Drift:
     """
 
     def __init__(self, contract: Contract, tell: Callable[[str, float], None]) -> None:
-        reference = contract.reference
-        self._references = {
-            "labels": np.array(reference.label_frequencies),
-            "confidence": np.array(reference.confidence_histogram),
-        }
-        if reference.brightness_histogram is not None:
-            self._references["brightness"] = np.array(reference.brightness_histogram)
         self._unknown = _unknown_id(contract)
-        if reference.token_unknown_rate is not None and self._unknown is not None:
-            rate = reference.token_unknown_rate
-            self._references["unknown_tokens"] = np.array([1 - rate, rate])
+        self._references = _references(contract)
         self._recent = {name: np.zeros(len(shares)) for name, shares in self._references.items()}
         self._tell = tell
         self._seen = 0
@@ -67,6 +58,18 @@ class Drift:
             case "unknown_tokens":
                 share = float((row == self._unknown).mean())
                 recent += (1 - share, share)
+
+
+def _references(contract: Contract) -> dict[str, NDArray[np.float64]]:
+    reference = contract.reference
+    told: dict[str, list[float] | None] = {
+        "labels": reference.label_frequencies if len(reference.label_frequencies) == len(contract.labels) else None,
+        "confidence": reference.confidence_histogram,
+        "brightness": reference.brightness_histogram,
+    }
+    if reference.token_unknown_rate is not None and _unknown_id(contract) is not None:
+        told["unknown_tokens"] = [1 - reference.token_unknown_rate, reference.token_unknown_rate]
+    return {name: np.array(shares) for name, shares in told.items() if shares and sum(shares) > 0}
 
 
 def distance(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:

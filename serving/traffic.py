@@ -8,7 +8,6 @@ from hashlib import sha256
 from typing import Any
 
 from serving.metrics import Metrics
-from serving.model_server import Refused
 from serving.problems import Problem
 from serving.settings import Settings
 from serving.versions import Model, Version
@@ -16,7 +15,9 @@ from serving.versions import Model, Version
 logger = logging.getLogger("sightread.traffic")
 
 MAX_SHADOWS = 16
-"""Requests that are answered in the shadow at once, for each model; further ones cast none."""
+"""Requests that are answered in the shadow at once, for each model; further ones cast none …"""
+MAX_SHADOW_BYTES = 32 * 1024 * 1024
+"""… nor do they when their items and those of the others have more bytes than this."""
 
 Outcomes = Sequence[dict[str, Any] | Problem]
 """What the items of a request were answered."""
@@ -36,6 +37,7 @@ class Traffic:
         self._settings = settings
         self._metrics = metrics
         self._shadows: set[asyncio.Task[None]] = set()
+        self._held = 0
 
     async def choose(self, session: str | None) -> Version:
         """The canary for its share of the requests, and else the current version.
@@ -47,39 +49,52 @@ class Traffic:
             Unavailable: none is ready.
         """
         if _draw(session) < self._settings.canary_share:
-            canary = await self._labelled(self._settings.canary_label)
+            canary = await self._model.labelled(self._settings.canary_label)
             if canary is not None:
                 return canary
         return await self._model.choose()
 
     def cast_shadow(
-        self, version: Version, outcomes: Outcomes, classify: Callable[[Version], Awaitable[Outcomes]]
+        self,
+        version: Version,
+        outcomes: Outcomes,
+        items: Sequence[bytes | str],
+        classify: Callable[[Version, float], Awaitable[Outcomes]],
     ) -> None:
         """Have the shadow answer the same items as well, for its share of the requests; its answers are only counted.
 
         Args:
             version: that answered.
             outcomes: what it answered.
-            classify: has another version answer the same items.
+            items: what was asked.
+            classify: has another version answer the items before a deadline.
         """
         if random.random() >= self._settings.shadow_share:  # noqa: S311  # no secret
             return
-        if len(self._shadows) >= MAX_SHADOWS:
+        size = sum(map(len, items))
+        if len(self._shadows) >= MAX_SHADOWS or self._held + size > MAX_SHADOW_BYTES:
             self._metrics.shadow_answers.labels(self._model.name, version.number, "", "dropped").inc(len(outcomes))
             return
+        self._held += size
         task = asyncio.create_task(self._answer_in_the_shadow(version, outcomes, classify))
         self._shadows.add(task)
-        task.add_done_callback(self._shadows.discard)
+
+        def end(task: asyncio.Task[None]) -> None:
+            self._shadows.discard(task)
+            self._held -= size
+
+        task.add_done_callback(end)
 
     async def _answer_in_the_shadow(
-        self, version: Version, outcomes: Outcomes, classify: Callable[[Version], Awaitable[Outcomes]]
+        self, version: Version, outcomes: Outcomes, classify: Callable[[Version, float], Awaitable[Outcomes]]
     ) -> None:
-        shadow = await self._labelled(self._settings.shadow_label)
+        shadow = await self._model.labelled(self._settings.shadow_label)
         if shadow is None or shadow is version:
             return
+        deadline = asyncio.get_running_loop().time() + self._settings.deadline_seconds
         try:
-            async with asyncio.timeout(self._settings.deadline_seconds):
-                answers = await classify(shadow)
+            async with asyncio.timeout_at(deadline):
+                answers = await classify(shadow, deadline)
         except (Problem, TimeoutError) as error:
             logger.info("the shadow did not answer: %s", error)
             answers = [Problem("")] * len(outcomes)
@@ -88,13 +103,6 @@ class Traffic:
                 self._metrics.shadow_answers.labels(
                     self._model.name, version.number, shadow.number, _agreement(outcome, answer)
                 ).inc()
-
-    async def _labelled(self, label: str) -> Version | None:
-        """The proven version that carries a label; None where there is none."""
-        try:
-            return await self._model.choose(label=label)
-        except (Problem, Refused):
-            return None
 
 
 def _draw(session: str | None) -> float:

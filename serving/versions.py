@@ -72,7 +72,7 @@ class Model:
         self._delayed: dict[int, str] = {}
         self._statuses: list[VersionStatus] = []
         self._trouble: str | None = "the model server has not been asked yet"
-        self._labels: dict[str, tuple[int, float]] = {}
+        self._labels: dict[str, tuple[int | None, float]] = {}
         self._stable: int | None = None
         self._patient_until: float | None = None
         self._looking = asyncio.Lock()
@@ -154,23 +154,31 @@ class Model:
             f"{self.name} has no version {version} in service; it has {', '.join(map(str, sorted(self._proven)))}."
         )
 
+    async def labelled(self, label: str) -> Version | None:
+        """The proven version that carries a label, or None. Nobody waits for one that is still to prove itself."""
+        try:
+            return self._proven.get(await self._labelled(label))
+        except Problem:
+            return None
+
     def _unavailable(self) -> NoReturn:
         raise Unavailable(f"{self.name} is not ready: {self.trouble}.", retry_after=1)
 
     async def _labelled(self, label: str) -> int:
         now = asyncio.get_running_loop().time()
-        version, until = self._labels.get(label, (0, 0.0))
-        if until > now:
-            return version
-        if self.current is None:
-            self._unavailable()
-        try:
-            version = await self._server.labelled(self.name, label, timeout=STATUS_SECONDS)
-        except (Refused, UnknownVersion):
-            raise UnknownVersion(f"No version of {self.name} carries the label {label!r}.") from None
-        if len(self._labels) >= MAX_LABELS:
-            self._labels.clear()
-        self._labels[label] = (version, now + self._settings.poll_seconds)
+        version, until = self._labels.get(label, (None, 0.0))
+        if until <= now:
+            if self.current is None:
+                self._unavailable()
+            try:
+                version = await self._server.labelled(self.name, label, timeout=STATUS_SECONDS)
+            except (Refused, UnknownVersion):
+                version = None
+            if len(self._labels) >= MAX_LABELS:
+                self._labels.clear()
+            self._labels[label] = (version, now + self._settings.poll_seconds)
+        if version is None:
+            raise UnknownVersion(f"No version of {self.name} carries the label {label!r}.")
         return version
 
     async def follow(self) -> NoReturn:
@@ -279,6 +287,7 @@ class Model:
         elif why != self._trouble:
             logger.info("%s waits for the model server: %s yet", self.name, why)
         self._trouble = why
+        self._patient_until = None
         self._statuses = []
         self._forget([*self._proven, *self._refused])
 

@@ -87,7 +87,8 @@ class LimitedConnection(HttpToolsProtocol):
         self._refuse(BadRequest(f"{msg.rstrip('.')}: it is not valid HTTP/1.1."))
 
     def on_response_complete(self) -> None:
-        self._idle_since = self.loop.time()
+        if not self.pipeline:
+            self._idle_since = self.loop.time()
         if self.cycle.more_body:
             # answered before its body had come: what still trickles in must not hold the connection; but who is still
             # sending gets a moment to read the answer

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 LONG_PATIENCE = 300.0
 UNSETTLED = {"start", "loading", "proving"}
 CERTIFICATES = ssl.create_default_context()

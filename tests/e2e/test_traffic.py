@@ -99,6 +99,22 @@ def test_answers_are_counted_by_label_and_confidence_and_their_drift_is_told(sha
     assert 0.5 < drift < 0.8
 
 
+def test_a_canary_that_cannot_answer_costs_nobody_anything(
+    repository: Path, versions: Path, start_model_server: Start, start_gateway: Start
+) -> None:
+    put(versions / "cnn" / "broken", repository / "cnn" / "2")
+    (repository / "models.config").write_text(
+        'model_config_list { config { name: "cnn" base_path: "cnn" version_labels { key: "stable" value: 1 } '
+        'version_labels { key: "canary" value: 2 } } }'
+    )
+    server = start_model_server(repository)
+    flags = ("--model-server", server.url, "--canary-share", "1", "--text-model", "", *QUICK)
+    service = start_gateway(*flags)
+    service.wait_for(service.is_ready)
+    for _ in range(10):
+        assert answered_by(ask(service)) == 1
+
+
 def test_a_server_of_two_that_dies_costs_no_request(repository: Path, tmp_path: Path, start_gateway: Start) -> None:
     with (
         model_server(tmp_path / "one.log", repository) as one,

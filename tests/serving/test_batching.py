@@ -215,7 +215,30 @@ def test_texts_of_like_length_share_a_batch_and_the_one_that_waited_longest_goes
     asyncio.run(scenario())
 
 
-def test_a_row_that_could_not_be_answered_in_time_is_refused_with_the_time_that_the_queue_takes() -> None:
+def test_rows_that_were_given_up_are_not_waited_for() -> None:
+    async def scenario() -> None:
+        server = Server()
+        server.open.clear()
+        queue = batcher(server, max_batch_size=1, max_queue=3)
+        tasks = [asyncio.create_task(queue.submit(row(value), deadline=FAR)) for value in range(3)]
+        await settled()
+        late = [asyncio.create_task(queue.submit(row(value), deadline=FAR)) for value in range(3, 5)]
+        await settled()
+        with pytest.raises(Overloaded):
+            await queue.submit(row(9), deadline=FAR)
+        for task in late:
+            task.cancel()
+        await settled()
+        taken = asyncio.create_task(queue.submit(row(7), deadline=FAR))
+        await settled()
+        server.open.set()
+        assert await taken == [7]
+        await asyncio.gather(*tasks)
+
+    asyncio.run(scenario())
+
+
+def test_what_could_not_be_answered_in_time_is_refused_with_the_time_that_the_queue_takes() -> None:
     async def scenario() -> None:
         server = Server()
         queue = batcher(server, max_batch_size=1)
@@ -229,7 +252,7 @@ def test_a_row_that_could_not_be_answered_in_time_is_refused_with_the_time_that_
         waiting = [asyncio.create_task(queue.submit(row(value), deadline=FAR)) for value in range(12)]
         await settled()  # two are in flight, ten wait: each takes 0.3 s
         with pytest.raises(Overloaded) as refused:
-            await queue.submit(row(0), deadline=loop.time() + 1)
+            queue.check(loop.time() + 1)
         assert refused.value.retry_after is not None
         assert refused.value.retry_after >= 3
         patient = asyncio.create_task(queue.submit(row(7), deadline=FAR))

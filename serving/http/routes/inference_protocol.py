@@ -46,6 +46,7 @@ from serving.problems import (
     UnsupportedMediaType,
 )
 from serving.settings import Settings
+from serving.stopping import Stopping
 
 EXTENSIONS = ["binary_tensor_data", "classification"]
 NUMBER = re.compile(r"[1-9][0-9]{0,18}")
@@ -103,7 +104,7 @@ JSON_LENGTH = {
 METADATA_EXAMPLE = metadata("lstm", "text", [1, 2], LABELS).model_dump(exclude_none=True)
 
 
-def inference_routes(served: Sequence[Classifier], settings: Settings) -> APIRouter:
+def inference_routes(served: Sequence[Classifier], stopping: Stopping, settings: Settings) -> APIRouter:
     """The protocol's endpoints, for all models alike."""
     classifiers = {classifier.model.name: classifier for classifier in served}
     router = APIRouter(prefix="/v2", tags=["inference protocol"])
@@ -124,7 +125,9 @@ def inference_routes(served: Sequence[Classifier], settings: Settings) -> APIRou
         "/health/ready", operation_id="server_ready", responses=_responses(ServerReady, {"ready": True}, NOT_READY)
     )
     async def server_ready() -> Response:
-        """Whether every model has a proven version; if not, why."""
+        """Whether every model has a proven version, and the service is to go on; if not, why."""
+        if stopping.has_begun:
+            raise Unavailable("The service was asked to stop.", retry_after=1)
         for classifier in classifiers.values():
             await classifier.model.choose()
         return JSONResponse({"ready": True})
