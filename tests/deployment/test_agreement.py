@@ -160,9 +160,10 @@ def test_the_ingress_lets_through_what_clients_ask_and_nothing_else(
 
 def test_an_accepted_request_is_answered_before_the_pod_ends(settings: Settings, gateway: Manifest) -> None:
     assert settings.drain_seconds > settings.deadline_seconds
-    assert gateway["terminationGracePeriodSeconds"] >= pre_stop(gateway) + settings.drain_seconds + 5
+    ending = settings.not_ready_seconds + settings.drain_seconds + 5
+    assert gateway["terminationGracePeriodSeconds"] >= pre_stop(gateway) + ending
     grace = int(COMPOSE["services"]["gateway"]["stop_grace_period"].removesuffix("s"))
-    assert grace > Settings.model_fields["drain_seconds"].default
+    assert grace > Settings.model_fields["drain_seconds"].default + Settings.model_fields["not_ready_seconds"].default
 
 
 def test_no_gateway_calls_a_model_server_that_is_gone(settings: Settings, model_server: Manifest) -> None:
