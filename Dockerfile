@@ -22,7 +22,6 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     awk '/^[^ ]/ { kept = /^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/ } kept' all.lock > tools.lock \
  && pip install --require-hashes --requirement tools.lock
 COPY pyproject.toml README.md LICENSE sightread.py ./
-COPY client client
 COPY serving serving
 COPY terminal terminal
 COPY training training

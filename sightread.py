@@ -70,7 +70,8 @@ def _run(name: str, arguments: list[str]) -> int:
         module = importlib.import_module(COMMANDS[name].module)
     except ModuleNotFoundError as error:
         print(  # noqa: T201
-            f"sightread {name}: {error.name} is not installed: make, or pip install 'sightread[client]', brings it",
+            f"sightread {name}: {error.name} is not installed: make brings it; "
+            "or, in the project's folder: pip install '.[client]' ./client",
             file=sys.stderr,
         )
         return 1

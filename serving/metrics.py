@@ -47,7 +47,10 @@ class Metrics:
             registry=registry,
         )
         self.shed = Counter(
-            "sightread_shed_total", "Items refused because a queue was full", ["model"], registry=registry
+            "sightread_shed_total",
+            "Items refused because a queue was full, or too long for their deadline",
+            ["model"],
+            registry=registry,
         )
         self.proof_failures = Counter(
             "sightread_proof_failures_total",

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sightread_client import (
     AsyncClient,
-    BadInput,
     ImageAnswer,
+    NotFound,
     NotReady,
+    ServiceFault,
     SightreadError,
     TextAnswer,
     Unauthorized,
@@ -93,18 +95,13 @@ class NotAsked(Exception):
 
 def main(arguments: Sequence[str]) -> int:
     """Classify; the exit code: 0 all is answered, 1 something is not, 2 wrong flags, 130 interrupted."""
-    try:
-        options = parser().parse_args(arguments)
-    except SystemExit as asked:  # argparse has printed the help, or what is wrong
-        return DONE if not asked.code else WRONG_FLAGS
+    options = parser().parse_args(arguments)
     try:
         items = list(_items(options))
-        client = AsyncClient(options.url, api_key=os.environ.get("SIGHTREAD_API_KEY") or None, timeout=options.timeout)
-    except (NotAsked, ValueError) as error:
+        return asyncio.run(_run(_client(options), items, options))
+    except NotAsked as error:
         _complain(str(error))
         return WRONG_FLAGS
-    try:
-        return asyncio.run(_run(client, items, options))
     except SightreadError as error:
         _complain(_advice(error, options.url))
         return FAILED
@@ -146,10 +143,20 @@ def parser(made: argparse.ArgumentParser | None = None) -> argparse.ArgumentPars
 
 
 def _count(text: str) -> int:
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError("it takes a number from 1")
+        raise argparse.ArgumentTypeError(f"it takes a number from 1, not {text!r}")
     return number
+
+
+def _client(options: argparse.Namespace) -> AsyncClient:
+    try:
+        return AsyncClient(options.url, api_key=os.environ.get("SIGHTREAD_API_KEY") or None, timeout=options.timeout)
+    except ValueError as error:
+        raise NotAsked(str(error)) from error
 
 
 def _items(options: argparse.Namespace) -> Iterator[Item]:
@@ -184,6 +191,8 @@ def _pictures(name: str) -> Iterator[Item]:
     if name == STDIN:
         yield Item(STDIN)
         return
+    if not name:  # to pathlib it is the current folder
+        raise NotAsked("'' names no file: is a variable empty?")
     if not Path(name).is_dir():
         yield Item(name, file=Path(name))
         return
@@ -222,19 +231,21 @@ async def _run(client: AsyncClient, items: Sequence[Item], options: argparse.Nam
     err = Console(highlight=False, markup=False, emoji=False, stderr=True)
     show = partial(_show_json, out) if options.json else partial(_show, out, top_k=top_k)
     failures = []
-    async with client:
-        asked = _ask_all(client, items, top_k, options)
-        # where answers and progress share a terminal, one console keeps them apart
-        with _progress(out if out.is_terminal else err, len(items)) as progress:
-            async for item, outcome in asked:
-                if isinstance(outcome, Failure):
-                    failures.append((item, outcome))
-                if options.json or not isinstance(outcome, Failure):
-                    show(item, outcome)
-                if progress is not None:
-                    progress.advance(progress.task_ids[0])
-    for item, failure in failures:
-        err.print(f"{plain(item.name)}: {plain(failure.why)}", soft_wrap=True)
+    try:
+        async with client:
+            asked = _ask_all(client, items, top_k, options)
+            # where answers and progress share a terminal, one console keeps them apart
+            with _progress(out if out.is_terminal else err, len(items)) as progress:
+                async for item, outcome in asked:
+                    if isinstance(outcome, Failure):
+                        failures.append((item, outcome))
+                    if options.json or not isinstance(outcome, Failure):
+                        show(item, outcome)
+                    if progress is not None:
+                        progress.advance(progress.task_ids[0])
+    finally:  # also when it is interrupted, or the service goes away
+        for item, failure in failures:
+            err.print(f"{plain(item.name)}: {plain(failure.why)}", soft_wrap=True)
     if len(items) > 1:
         err.print(f"{len(items) - len(failures):,} answered, {len(failures):,} not")
     return FAILED if failures else DONE
@@ -286,8 +297,17 @@ async def _ask(client: AsyncClient, item: Item, query: Any) -> Outcome:
         return await client.classify_image(await asyncio.to_thread(item.picture), **query)
     except OSError as error:
         return Failure(error.strerror or str(error))
-    except BadInput as error:
+    except SightreadError as error:
+        if _concerns_all(error):
+            raise
         return Failure(error.detail, error.status)
+
+
+def _concerns_all(error: SightreadError) -> bool:
+    """Whether other items would fare the same: the key, the version or the address is wrong, or the service is gone."""
+    if isinstance(error, ServiceFault):  # a fault of its own may be one picture's; what is no answer of ours is not
+        return error.status is None or error.status < HTTPStatus.INTERNAL_SERVER_ERROR
+    return isinstance(error, Unauthorized | NotFound | NotReady | Unreachable)
 
 
 def _show_json(out: Console, item: Item, outcome: Outcome) -> None:

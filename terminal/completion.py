@@ -16,7 +16,6 @@ from training import models_command
 from training.config import CnnConfig, LstmConfig
 from training.evaluate_service import EvaluateConfig
 
-DONE, WRONG_FLAGS = 0, 2
 USE = {
     "bash": "sightread completion bash > ~/.local/share/bash-completion/completions/sightread",
     "zsh": 'sightread completion zsh > "${fpath[1]}/_sightread"',
@@ -34,15 +33,12 @@ EPILOG = "\n".join(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print a script; the exit code: 0 done, 2 wrong flags."""
-    try:
-        shell = parser().parse_args(arguments).shell
-    except SystemExit as asked:  # argparse has printed the help, or what is wrong
-        return DONE if not asked.code else WRONG_FLAGS
+    """Print a script; the exit code: 0."""
+    shell = parser().parse_args(arguments).shell
     print(shtab.complete(commands(), shell))  # noqa: T201
     if sys.stdout.isatty():  # nobody took the script: say where it goes
         print(f"put it where your shell looks for it: {USE[shell]}", file=sys.stderr)  # noqa: T201
-    return DONE
+    return 0
 
 
 def parser(made: argparse.ArgumentParser | None = None) -> argparse.ArgumentParser:

@@ -74,8 +74,6 @@ def main(arguments: Sequence[str]) -> int:
         source = CliSettingsSource[Any](Settings, root_parser=made)
         options = made.parse_args(arguments)
         settings = CliApp.run(Settings, cli_args=options, cli_settings_source=source)
-    except SystemExit as asked:  # argparse has printed the help, or what is wrong
-        return DONE if not asked.code else WRONG_FLAGS
     except SettingsError as error:
         _complain(str(error))
         return WRONG_FLAGS
@@ -171,7 +169,9 @@ def packages(settings: Settings) -> Finding:
         if not requirement.specifier.contains(versions[requirement.name], prereleases=True):
             amiss.append(f"{requirement.name} {versions[requirement.name]} is not {requirement.specifier}")
     if amiss:
-        return Finding("packages", "failed", "; ".join(amiss), "make; or pip install 'sightread[training]'")
+        return Finding(
+            "packages", "failed", "; ".join(amiss), "make; or, in the project's folder: pip install '.[training]'"
+        )
     pinned = [f"{name} {versions[name]}" for name in SAME_MINOR if name in versions]
     agreeing = f"; {' and '.join(pinned)} agree" if pinned else "; no TensorFlow, which only a local model server needs"
     return Finding("packages", "ok", f"{len(versions)} fit pyproject.toml{agreeing}")
@@ -326,7 +326,7 @@ async def _proofs(settings: Settings, server: ModelServer, ended: Callable[[], s
             if why := ended():
                 yield Finding("model server", "failed", why, "mend what it names, then once more: sightread doctor")
                 return
-            for finding in _proof(described, settings):
+            for finding in proof(described, settings):
                 yield finding
 
 
@@ -344,7 +344,8 @@ async def _settled(model: Model, patience: float, ended: Callable[[], str | None
         await asyncio.sleep(POLL_SECONDS)
 
 
-def _proof(described: dict[str, Any], settings: Settings) -> Iterator[Finding]:
+def proof(described: dict[str, Any], settings: Settings) -> Iterator[Finding]:
+    """What follows from the states of a model's versions, as a gateway describes them."""
     name = described["name"]
     versions = [version for version in described["versions"] if version["state"] != "end" or "reason" in version]
     whose = settings.model_server or "a local one, started for this check,"
@@ -365,10 +366,18 @@ def _proof(described: dict[str, Any], settings: Settings) -> Iterator[Finding]:
             yield Finding("golden proof", "ok", f"{which} answers its golden examples as in training{traffic}")
         else:
             says = f"{which} takes no traffic ({version['state']}): {version.get('reason', 'it is not done yet')}"
-            where = (
-                "the version's folder" if settings.model_server else settings.models / name / str(version["version"])
-            )
-            yield Finding("golden proof", "failed", says, f"train it anew, and remove {where}")
+            yield Finding("golden proof", "failed", says, _remedy(name, version, settings))
+
+
+def _remedy(name: str, version: dict[str, Any], settings: Settings) -> str:
+    """What to do about a version that takes no traffic: only of a refused one it is known that it never will."""
+    where = "the version's folder" if settings.model_server else settings.models / name / str(version["version"])
+    match version["state"]:
+        case "refused":
+            return f"train it anew, and remove {where}"
+        case "end":  # the model server gave it up: it may be broken, or there was no room for it
+            return f"mend what it names; or train it anew, and remove {where}"
+    return "ask again: sightread doctor"
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -77,7 +77,8 @@ def _run(job: str, config: Config) -> int:
         return FAILED
     except ModuleNotFoundError as error:
         sys.stderr.write(
-            f"sightread train {job}: {error.name} is not installed: pip install 'sightread[training]' brings it.\n"
+            f"sightread train {job}: {error.name} is not installed: make brings it; "
+            "or, in the project's folder: pip install '.[training]'\n"
         )
         return FAILED
     except OSError as error:

@@ -111,22 +111,27 @@ class AsyncClient:
 
     async def _ask_parts(self, parts: Iterator[Part[Raw, Found]]) -> list[Found | ProblemOfItem]:
         gate = asyncio.Semaphore(PARTS_AT_ONCE)
+        answered: dict[int, Found | ProblemOfItem] = {}
 
-        async def ask(part: Part[Raw, Found]) -> list[Found | ProblemOfItem]:
+        async def ask(part: Part[Raw, Found], start: int) -> None:
             try:
-                return await self._ask_part(part)
+                answered.update(enumerate(await self._ask_part(part), start))
             finally:
                 gate.release()
 
+        count = 0
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = []
                 # a part is read, in a thread for it may be a file, when it can be sent
                 while await gate.acquire() and (part := await asyncio.to_thread(next, parts, None)):
-                    tasks.append(group.create_task(ask(part)))
+                    group.create_task(ask(part, count))
+                    count += len(part.items)
         except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        return [result for task in tasks for result in task.result()]
+            error = errors.exceptions[0]
+            if isinstance(error, SightreadError):
+                error.answered = dict(sorted(answered.items()))
+            raise error from None
+        return [answered[place] for place in range(count)]
 
     async def _ask_part(self, part: Part[Raw, Found]) -> list[Found | ProblemOfItem]:
         try:

@@ -79,7 +79,7 @@ class Client:
         self, pictures: Iterable[Picture], **options: Unpack[ImageOptions]
     ) -> list[ImageAnswer | ProblemOfItem]:
         """What many pictures show, in their order. Raises OSError, too, where one cannot be read."""
-        return [result for part in parts_of_pictures(pictures, options) for result in self._ask_part(part)]
+        return self._ask_parts(parts_of_pictures(pictures, options))
 
     def classify_text(self, text: str, **options: Unpack[Options]) -> TextAnswer:
         """What a text says."""
@@ -87,7 +87,7 @@ class Client:
 
     def classify_texts(self, texts: Iterable[str], **options: Unpack[Options]) -> list[TextAnswer | ProblemOfItem]:
         """What many texts say, in their order."""
-        return [result for part in parts_of_texts(texts, options) for result in self._ask_part(part)]
+        return self._ask_parts(parts_of_texts(texts, options))
 
     def models(self) -> list[ModelState]:
         """The service's models, their versions and whether those take traffic."""
@@ -103,6 +103,16 @@ class Client:
             return self._http.get("readyz", timeout=self._connection.timeout).status_code == HTTPStatus.OK
         except httpx.TransportError:
             return False
+
+    def _ask_parts(self, parts: Iterator[Part[Raw, Found]]) -> list[Found | ProblemOfItem]:
+        answered: dict[int, Found | ProblemOfItem] = {}
+        try:
+            for part in parts:
+                answered.update(enumerate(self._ask_part(part), start=len(answered)))
+        except SightreadError as error:
+            error.answered = answered
+            raise
+        return list(answered.values())
 
     def _ask_part(self, part: Part[Raw, Found]) -> Iterator[Found | ProblemOfItem]:
         try:

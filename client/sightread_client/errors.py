@@ -1,12 +1,16 @@
 """What can go wrong, as one family: `except SightreadError` catches it all."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 import httpx
+
+from sightread_client.answers import ImageAnswer, ProblemOfItem, TextAnswer
 
 
 class SightreadError(Exception):
@@ -19,7 +23,10 @@ class SightreadError(Exception):
         type: URI reference that names the kind.
         instance: names the request, as the service's log does.
         retry_after: seconds after which asking again makes sense, where the service said.
+        answered: of a list, what had its result before, by its place in the list: only the others need asking again.
     """
+
+    answered: Mapping[int, ImageAnswer | TextAnswer | ProblemOfItem] = MappingProxyType({})
 
     def __init__(
         self,

@@ -22,9 +22,10 @@ class Server:
 class Handler(BaseHTTPRequestHandler):
     script: Iterator[Answer]
     server_: Server
+    body: bytes
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        self.body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server_.got.append(dict(self.headers))
         next(self.script)(self)
 

@@ -9,16 +9,19 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-CLIENT = Path(__file__).parents[2] / "client"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
+    return built(ROOT / "client", tmp_path_factory.mktemp("wheel"))
+
+
+def built(project: Path, folder: Path) -> Path:
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
-    subprocess.run(command, cwd=CLIENT, check=True, capture_output=True)
-    (built,) = folder.glob("*.whl")
-    return built
+    subprocess.run(command, cwd=project, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
 
 
 def test_the_wheel_holds_the_typed_package_and_wants_httpx_alone(wheel: Path) -> None:
@@ -28,6 +31,12 @@ def test_the_wheel_holds_the_typed_package_and_wants_httpx_alone(wheel: Path) ->
     assert "sightread_client/py.typed" in names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"sightread_client"}
     assert [line for line in told.splitlines() if line.startswith("Requires-Dist")] == ["Requires-Dist: httpx<1,>=0.28"]
+
+
+def test_the_services_wheel_leaves_it_out_so_that_either_can_be_removed(tmp_path: Path) -> None:
+    with zipfile.ZipFile(built(ROOT, tmp_path)) as archive:
+        tops = {name.split("/")[0] for name in archive.namelist() if ".dist-info/" not in name}
+    assert tops == {"sightread.py", "serving", "terminal", "training"}
 
 
 def test_the_wheel_works_where_there_is_nothing_but_httpx(wheel: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """When the client asks again, how long it waits, and what it makes of what it gets."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -24,7 +25,7 @@ from sightread_client import (
 )
 from sightread_client.errors import seconds_until
 from sightread_client.retrying import LONGEST_PAUSE, pause_before
-from tests.client.scripted import answers, drips, hangs_up, scripted
+from tests.client.scripted import Handler, answers, drips, hangs_up, scripted
 
 Ask = Callable[..., TextAnswer]
 
@@ -145,6 +146,38 @@ def test_the_service_is_told_how_much_time_is_left_and_the_key(ask: Ask) -> None
     first, second = (float(headers["X-Request-Timeout"]) for headers in server.got)
     assert 7 >= first >= second > 0
     assert {headers["X-API-Key"] for headers in server.got} == {"sr_key"}
+
+
+@pytest.fixture(params=["sync", "async"])
+def ask_many(request: pytest.FixtureRequest) -> Callable[[str, list[str]], Any]:
+    """Classify a list of texts, with either client."""
+
+    def sync(url: str, texts: list[str]) -> Any:
+        with Client(url) as client:
+            return client.classify_texts(texts)
+
+    async def asynchronous(url: str, texts: list[str]) -> Any:
+        async with AsyncClient(url) as client:
+            return await client.classify_texts(texts)
+
+    return sync if request.param == "sync" else lambda url, texts: asyncio.run(asynchronous(url, texts))
+
+
+def test_an_error_that_ends_a_list_has_what_was_answered_before(ask_many: Callable[[str, list[str]], Any]) -> None:
+    def answer(handler: Handler) -> None:
+        part = json.loads(handler.body)["texts"][0]
+        if part == "5":
+            answers(504, PROBLEM)(handler)
+        else:
+            answers(200, {"model": GOOD["model"], "results": [GOOD | {"label": part}] * 32})(handler)
+
+    # 32 texts make a part; at most four are under way, so the fifth comes when one before it is answered
+    texts = [str(part) for part in range(1, 6) for _ in range(32)]
+    with scripted(*[answer] * 5) as server, pytest.raises(DeadlineExceeded) as caught:
+        ask_many(server.url, texts)
+    answered = caught.value.answered
+    assert len(answered) >= 32
+    assert all(isinstance(result, TextAnswer) and result.label == texts[place] for place, result in answered.items())
 
 
 def test_pauses_are_as_long_as_the_service_says_or_grow() -> None:

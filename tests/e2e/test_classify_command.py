@@ -1,7 +1,9 @@
 """`sightread classify` against a running gateway: what it prints, for people and for machines, and how it ends."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +15,7 @@ import pytest
 from PIL import Image
 from rich.cells import cell_len
 
+from tests.client.scripted import Answer, Handler, answers, scripted
 from tests.e2e.conftest import Start
 from tests.e2e.processes import Service
 from tests.e2e.terminals import SIGHTREAD, Done, sightread, sightread_on_terminal
@@ -20,6 +23,13 @@ from tests.e2e.tiny_models import picture
 
 Classify = Callable[..., Done]
 
+GREEN = {
+    "label": "green",
+    "score": 0.9,
+    "predictions": [{"label": "green", "score": 0.9}],
+    "model": {"name": "cnn", "version": 2},
+}
+PROBLEM = {"title": "X", "status": 500, "detail": "This is why."}
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -230,7 +240,9 @@ def test_a_service_that_wants_a_key_or_is_not_ready_says_what_to_do(
         (("a.png", "--text", "good"), "not both"),
         (("-", "-"), "only once"),
         (("--text", "-", "--texts", "-"), "only once"),
-        (("a.png", "--top-k", "0"), "--top-k"),
+        (("",), "'' names no file"),
+        (("a.png", "--top-k", "0"), "--top-k: it takes a number from 1, not '0'"),
+        (("a.png", "--top-k", "x"), "--top-k: it takes a number from 1, not 'x'"),
         (("a.png", "--version", "1", "--version-label", "stable"), "not allowed with"),
         (("a.png", "--url", "localhost:8080"), "no address"),
         (("a.png", "--timeout", "0"), "timeout"),
@@ -255,6 +267,68 @@ def test_an_empty_folder_and_an_unknown_version_fail(classify: Classify, tmp_pat
     done = classify(str(red), "--version", "9")
     assert done.code == 1
     assert "no version 9" in done.err
+
+
+def in_turn(*whats: Answer) -> Answer:
+    """What is answered to pictures of one byte, of two, of three …: several are asked for at once."""
+    return lambda handler: whats[len(handler.body) - 1](handler)
+
+
+def waits(handler: Handler) -> None:
+    """No answer, until whoever asked goes away."""
+    handler.rfile.read(1)
+
+
+def in_sizes(folder: Path, count: int) -> Path:
+    for number in range(1, count + 1):
+        (folder / f"{number}.png").write_bytes(b"x" * number)
+    return folder
+
+
+@pytest.mark.parametrize("status", [429, 500, 504])
+def test_a_picture_that_the_service_fails_at_is_listed_and_the_others_are_answered(tmp_path: Path, status: int) -> None:
+    answer = in_turn(answers(200, GREEN), answers(status, PROBLEM, Retry_After="3600"), answers(200, GREEN))
+    with scripted(*[answer] * 3) as server:
+        done = sightread("classify", str(in_sizes(tmp_path, 3)), "--url", server.url)
+    assert done.code == 1
+    assert [line.split()[-1] for line in done.out.splitlines()] == [str(tmp_path / "1.png"), str(tmp_path / "3.png")]
+    assert done.err.splitlines() == [f"{tmp_path / '2.png'}: This is why.", "2 answered, 1 not"]
+
+
+@pytest.mark.parametrize(
+    "end", [answers(503, PROBLEM, Retry_After="3600"), answers(401, PROBLEM), answers(200, "<html>Welcome</html>")]
+)
+def test_what_concerns_all_ends_it_and_what_failed_before_is_still_told(tmp_path: Path, end: Answer) -> None:
+    answer = in_turn(answers(504, PROBLEM), end)
+    with scripted(*[answer] * 2) as server:
+        done = sightread("classify", str(in_sizes(tmp_path, 2)), "--url", server.url)
+    assert (done.code, done.out) == (1, "")
+    failure, why = done.err.splitlines()
+    assert failure == f"{tmp_path / '1.png'}: This is why."
+    assert why.startswith("sightread classify: ")
+
+
+def test_interrupted_it_still_tells_what_failed(tmp_path: Path) -> None:
+    answer = in_turn(answers(504, PROBLEM), waits)
+    with scripted(*[answer] * 2) as server:
+        command = [*SIGHTREAD, "classify", str(in_sizes(tmp_path, 2)), "--url", server.url, "--json"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert "problem" in process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate()
+    assert (process.returncode, err) == (130, f"{tmp_path / '1.png'}: This is why.\n")
+
+
+def test_interrupted_while_it_reads_what_to_ask_it_ends_quietly(tmp_path: Path) -> None:
+    pipe = tmp_path / "texts"
+    os.mkfifo(pipe)
+    command = [*SIGHTREAD, "classify", "--texts", str(pipe)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process, pipe.open("wb"):
+        # to open it took both sides: the command waits for what is written there
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    assert (process.returncode, err) == (130, "")
 
 
 def test_it_loads_neither_tensorflow_nor_the_gateway() -> None:

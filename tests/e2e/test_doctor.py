@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from serving.settings import Settings
+from terminal.doctor import proof
 from tests.client.scripted import scripted
 from tests.e2e.processes import Service, gateway, model_server
 from tests.e2e.terminals import Done, sightread, sightread_on_terminal
@@ -93,6 +95,21 @@ def test_a_version_that_does_not_prove_itself_is_named_with_its_reason(running: 
         assert any(line.startswith("✓ golden proof  cnn 1 answers") for line in lines)
     finally:
         shutil.rmtree(running.repository / "cnn" / "2")
+
+
+@pytest.mark.parametrize(
+    ("state", "do"),
+    [
+        ({"state": "refused", "reason": "8 of 8 differ"}, "train it anew, and remove {}/cnn/2"),
+        ({"state": "end", "reason": "no memory"}, "mend what it names; or train it anew, and remove {}/cnn/2"),
+        ({"state": "loading"}, "ask again: sightread doctor"),
+        ({"state": "proving", "reason": "the model server is busy"}, "ask again: sightread doctor"),
+    ],
+)
+def test_only_what_will_never_take_traffic_is_to_be_removed(state: dict[str, Any], do: str, tmp_path: Path) -> None:
+    described = {"name": "cnn", "serving": None, "versions": [{"version": 2, **state}]}
+    *_, finding = proof(described, Settings(models=tmp_path))
+    assert (finding.state, finding.do) == ("failed", do.format(tmp_path))
 
 
 def test_with_nothing_running_it_proves_the_folder_and_says_what_to_type(repository: Path) -> None:

@@ -42,4 +42,5 @@ def test_what_is_not_installed_is_named(tmp_path: Path) -> None:
     (tmp_path / "httpx.py").write_text("raise ModuleNotFoundError('No module named httpx', name='httpx')")
     without = run("classify", "--help", environment={"PYTHONPATH": str(tmp_path)})
     assert without.returncode == 1
-    assert without.stderr.startswith("sightread classify: httpx is not installed")
+    assert without.stderr.startswith("sightread classify: httpx is not installed: make brings it")
+    assert "pip install '.[client]' ./client" in without.stderr, "what no package index has comes from the folder"
