@@ -1,5 +1,6 @@
 """What the end-to-end tests share: a service that all may ask, and the means to start another."""
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +11,9 @@ from tests.e2e.processes import Service, gateway, model_server
 from tests.e2e.tiny_models import put, write_versions
 
 Start = Callable[..., Service]
+
+# in the background of a shell it is ignored, and so it would be by every program that the tests start
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
