@@ -35,7 +35,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["classify", "--exp"], {"--explain"}),
         (["classify", "exam"], {"examples"}),
         (["models", "pro"], {"promote"}),
-        (["models", "promote", "cnn", "--label", ""], {"stable", "canary"}),
+        (["models", "promote", "cnn", "--label", ""], {"stable", "canary", "shadow"}),
         (["serve", "--max-b"], {"--max-body-bytes", "--max-batch-size"}),
         (["serve", "--log-format", ""], {"auto", "text", "json"}),
         (["serve", "--models", "exam"], {"examples"}),
