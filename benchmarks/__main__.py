@@ -1,5 +1,6 @@
 """`make bench`: Sightread, its peers and its ceiling under the same load, taking turns in one run on one machine."""
 
+import os
 import sys
 import tempfile
 from collections import defaultdict
@@ -7,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from pydantic import PositiveFloat, PositiveInt, ValidationError
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 from tqdm import tqdm
 
+from benchmarks import overload
 from benchmarks.inputs import Input, inputs
 from benchmarks.load import LoadProblem, Measurement, closed_loop, open_loop
+from benchmarks.overload import Overload
 from benchmarks.servers import Server, servers
 
 DONE, FAILED, WRONG_FLAGS, INTERRUPTED = 0, 1, 2, 130
@@ -43,6 +46,10 @@ class Benchmark(BaseSettings):
     """Of the closed loop: each asks again as soon as it was answered."""
     rate: PositiveFloat = 100.0
     """Of the open loop: requests a second, come what may."""
+    workers: PositiveInt = os.cpu_count() or 1
+    """Processes of the gateway; one a core when not given."""
+    overload: NonNegativeFloat = 3.0
+    """How many times its best rate the gateway is asked for at the end; 0 leaves that out."""
     only: str = ""
     """Inputs whose name holds this; all when not given."""
     mosec: Path | None = None
@@ -58,18 +65,20 @@ def main(arguments: Sequence[str]) -> int:
             _complain(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}")
         return WRONG_FLAGS
     try:
-        results = measure(config)
+        results, overloads = measure(config)
     except LoadProblem as problem:
         _complain(str(problem))
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
     print(table(results))  # noqa: T201
+    if overloads:
+        print(f"\n{overload.table(overloads)}")  # noqa: T201
     return DONE
 
 
-def measure(config: Benchmark) -> Results:
-    """All cells, round after round.
+def measure(config: Benchmark) -> tuple[Results, list[Overload]]:
+    """All cells, round after round, and then each input's overload.
 
     Raises:
         LoadProblem: a server does not come up, or the load cannot be made.
@@ -81,7 +90,7 @@ def measure(config: Benchmark) -> Results:
     probes = {one.kind: one for one in reversed(everything)}
     results: Results = defaultdict(lambda: defaultdict(list))
     logs = Path(tempfile.mkdtemp(prefix="sightread-bench-"))
-    with servers(probes, mosec=config.mosec, logs=logs) as compared:
+    with servers(probes, workers=config.workers, mosec=config.mosec, logs=logs) as compared:
         turns = [(one, load, server) for one in chosen for load in _loads(config) for server in compared]
         with tqdm(total=config.rounds * len(turns), unit=" measurements", disable=not sys.stderr.isatty()) as progress:
             for _ in range(config.rounds):
@@ -89,7 +98,12 @@ def measure(config: Benchmark) -> Results:
                     measurement = _measured(config, one, connections, server)
                     results[one.name, _load_name(config, connections)][server.name].append(measurement)
                     progress.update()
-    return results
+        overloads = [
+            overload.overload(compared[0], one, times=config.overload, seconds=config.seconds)
+            for one in chosen
+            if config.overload
+        ]
+    return results, overloads
 
 
 def table(results: Results) -> str:

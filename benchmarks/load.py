@@ -30,7 +30,7 @@ end
 THREADS = 1
 """Of wrk: one keeps up with every server here, and leaves them the rest of the machine."""
 TIMEOUT = 30
-OK = b"HTTP/1.1 200"
+OK, TOO_MANY = b"HTTP/1.1 200", b"HTTP/1.1 429"
 
 
 class LoadProblem(Exception):
@@ -46,12 +46,16 @@ class Measurement:
         p50: milliseconds that half of the answers took at most.
         p99: milliseconds that all but a hundredth took at most.
         failed: requests without a right answer.
+        refused: those of them that were told to come back later.
+        refused_p99: milliseconds that all but a hundredth of the refusals took at most.
     """
 
     rate: float
     p50: float
     p99: float
     failed: int
+    refused: int = 0
+    refused_p99: float = 0.0
 
 
 def closed_loop(url: str, sent: Input, *, connections: int, seconds: float) -> Measurement:
@@ -78,19 +82,33 @@ def closed_loop(url: str, sent: Input, *, connections: int, seconds: float) -> M
     return Measurement(1e6 * right / told["microseconds"], told["p50"] / 1e3, told["p99"] / 1e3, told["failed"])
 
 
-def open_loop(url: str, sent: Input, *, rate: float, seconds: float) -> Measurement:
-    """So many requests a second, come what may; latency counts from when a request was due, not from when it left."""
-    return asyncio.run(_open_loop(url, sent, rate, seconds))
+def open_loop(url: str, sent: Input, *, rate: float, seconds: float, deadline: float | None = None) -> Measurement:
+    """So many requests a second, come what may; latency counts from when a request was due, not from when it left.
+
+    Args:
+        url: whom to ask.
+        sent: what.
+        rate: requests a second.
+        seconds: for how long.
+        deadline: seconds that each request says it may take; None: it says nothing.
+
+    Raises:
+        LoadProblem: there was no right answer at all.
+    """
+    return asyncio.run(_open_loop(url, sent, rate, seconds, deadline))
 
 
-async def _open_loop(url: str, sent: Input, rate: float, seconds: float) -> Measurement:
+async def _open_loop(url: str, sent: Input, rate: float, seconds: float, deadline: float | None) -> Measurement:
     place = urlsplit(url)
     host, port = place.hostname or "127.0.0.1", place.port or 80
     target = f"{place.path}?{place.query}" if place.query else place.path
     head = f"POST {target} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: {sent.content_type}\r\n"
+    if deadline is not None:
+        head += f"X-Request-Timeout: {deadline:g}\r\n"
     request = f"{head}Content-Length: {len(sent.body)}\r\n\r\n".encode() + sent.body
     idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
     latencies: list[float] = []
+    refusals: list[float] = []
     failed = 0
 
     async def ask(due: float) -> None:
@@ -106,6 +124,8 @@ async def _open_loop(url: str, sent: Input, rate: float, seconds: float) -> Meas
             return
         if not header.startswith(OK):
             failed += 1
+            if header.startswith(TOO_MANY):
+                refusals.append(time.perf_counter() - due)
             writer.close()
             return
         idle.append((reader, writer))
@@ -123,4 +143,5 @@ async def _open_loop(url: str, sent: Input, rate: float, seconds: float) -> Meas
     if not latencies:
         raise LoadProblem(f"{url} gave no right answer to {sent.name}.")
     p50, p99 = np.quantile(latencies, [0.5, 0.99]) * 1e3
-    return Measurement(len(latencies) / took, float(p50), float(p99), failed)
+    refused_p99 = float(np.quantile(refusals, 0.99)) * 1e3 if refusals else 0.0
+    return Measurement(len(latencies) / took, float(p50), float(p99), failed, len(refusals), refused_p99)

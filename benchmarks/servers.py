@@ -32,18 +32,21 @@ class Server:
     Attributes:
         name: for the table.
         urls: where it takes each kind of input.
+        pid: its process, the parent of all others of it; 0 where there are several.
     """
 
     name: str
     urls: Mapping[Kind, str]
+    pid: int = 0
 
 
 @contextmanager
-def servers(probes: Mapping[Kind, Input], *, mosec: Path | None, logs: Path) -> Iterator[list[Server]]:
+def servers(probes: Mapping[Kind, Input], *, workers: int, mosec: Path | None, logs: Path) -> Iterator[list[Server]]:
     """Start all of them, wait until each answers, and end them afterwards.
 
     Args:
         probes: an input of each kind, to ask by.
+        workers: processes of the gateway.
         mosec: the Python of an environment with mosec in it; None leaves mosec out.
         logs: folder for what they print, and for what they are told of the models.
 
@@ -55,21 +58,21 @@ def servers(probes: Mapping[Kind, Input], *, mosec: Path | None, logs: Path) -> 
         path.write_text(json.dumps(_spec(kind)))
     with ExitStack() as stack:
 
-        def start(name: str, *command: str, **environment: str) -> None:
-            stack.enter_context(_process(name, command, environment, logs))
+        def start(name: str, *command: str, **environment: str) -> int:
+            return stack.enter_context(_process(name, command, environment, logs))
 
         ports = _free_ports(6)
         model_server = f"127.0.0.1:{ports[0]}"
         start("model-server", sys.executable, "-m", "serving.local_model_server", "--models", str(ROOT / "models"),
               "--address", model_server)  # fmt: skip
-        start("sightread", sys.executable, "-m", "sightread", "serve", "--port", str(ports[1]),
-              "--model-server", model_server)  # fmt: skip
+        gateway = start("sightread", sys.executable, "-m", "sightread", "serve", "--port", str(ports[1]),
+              "--model-server", model_server, "--workers", str(workers))  # fmt: skip
         peer = "import json, sys; from benchmarks.peers import {0}; {0}.main(*map(json.loads, sys.argv[1:]))"
         start("script", sys.executable, "-c", peer.format("script"), str(ports[2]), json.dumps(model_server),
               json.dumps(str(specs["image"])), json.dumps(str(specs["text"])))  # fmt: skip
         start("constant", sys.executable, "-c", peer.format("constant"), str(ports[3]))
         found = [
-            Server("Sightread", _endpoints(ports[1], "?version=1")),
+            Server("Sightread", _endpoints(ports[1], "?version=1"), gateway),
             Server("FastAPI script", _endpoints(ports[2])),
             Server("constant answer", _endpoints(ports[3])),
         ]
@@ -112,13 +115,13 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def _process(name: str, command: tuple[str, ...], environment: dict[str, str], logs: Path) -> Iterator[None]:
+def _process(name: str, command: tuple[str, ...], environment: dict[str, str], logs: Path) -> Iterator[int]:
     with (logs / f"{name}.log").open("w") as log:
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=os.environ | environment
         )
         try:
-            yield
+            yield process.pid
         finally:
             process.terminate()
             try:

@@ -12,9 +12,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import uvicorn
-from fastapi import FastAPI
 from pydantic import ValidationError
 from pydantic_settings import CliApp, SettingsError
+from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
 from serving.certificates import Certificates
@@ -160,7 +160,7 @@ def _hang_up_is_terminate() -> None:
     signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
 
 
-def _config(app: FastAPI | str, settings: Settings) -> uvicorn.Config:
+def _config(app: ASGIApp | str, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         factory=isinstance(app, str),

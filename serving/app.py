@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 from serving.certificates import Certificates
 from serving.classification import Classifier
@@ -41,7 +42,7 @@ from serving.versions import Model
 DESCRIPTION = "Classifies pictures and texts. Every answer names the model version that gave it."
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings) -> ASGIApp:
     """The gateway as an ASGI application.
 
     It answers at once, and is ready (`/readyz`) when every model has a version that proved itself. What it holds on to
@@ -86,22 +87,6 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
-        middleware=[
-            Middleware(RequestRecord, metrics=metrics),
-            *_cross_origin(settings),
-            Middleware(
-                Guard,
-                keys=ApiKeys(Path(settings.api_keys_file)) if settings.api_keys_file else None,
-                open_paths=[
-                    *(() if settings.guard_metrics else ("/metrics",)),
-                    *(() if settings.guard_docs else (*page.PATHS, *docs.PATHS)),
-                ],
-                rate=settings.rate_limit,
-                concurrency=settings.max_concurrency,
-            ),
-            Middleware(BodyLimit, max_bytes=settings.max_body_bytes, max_held=settings.max_held_bytes),
-            Middleware(Direct, routes=[route for route in classify.routes if isinstance(route, APIRoute)]),
-        ],
     )
     install_error_handlers(app)
     app.include_router(classify)
@@ -112,6 +97,32 @@ def create_app(settings: Settings) -> FastAPI:
     complete_openapi(app)
     docs.add_docs(app)
     page.add_page(app)
+    layers = [
+        Middleware(RequestRecord, metrics=metrics),
+        *_cross_origin(settings),
+        Middleware(
+            Guard,
+            keys=ApiKeys(Path(settings.api_keys_file)) if settings.api_keys_file else None,
+            open_paths=[
+                *(() if settings.guard_metrics else ("/metrics",)),
+                *(() if settings.guard_docs else (*page.PATHS, *docs.PATHS)),
+            ],
+            rate=settings.rate_limit,
+            concurrency=settings.max_concurrency,
+        ),
+        Middleware(BodyLimit, max_bytes=settings.max_body_bytes, max_held=settings.max_held_bytes),
+        Middleware(Direct, routes=[route for route in classify.routes if isinstance(route, APIRoute)]),
+    ]
+    return _within(app, layers)
+
+
+def _within(app: ASGIApp, layers: Sequence[Middleware]) -> ASGIApp:
+    """The application within layers, the outermost first.
+
+    As middleware of FastAPI they would stand inside its own, which `Direct` spares the requests that are asked most.
+    """
+    for layer, arguments, options in reversed(layers):
+        app = layer(app, *arguments, **options)
     return app
 
 
@@ -140,7 +151,7 @@ def _cross_origin(settings: Settings) -> list[Middleware]:
     ]
 
 
-def create_worker_app() -> FastAPI:
+def create_worker_app() -> ASGIApp:
     """The application of one worker process of several: its settings come through the environment."""
     settings = Settings()
     configure_logging(settings.log_format, settings.log_level)

@@ -129,7 +129,7 @@ class Batcher(Generic[Answer]):
             raise self._overloaded()
 
     def _overloaded(self) -> Overloaded:
-        self._metrics.shed.labels(self._model).inc()
+        self._metrics.shed(self._model).inc()
         wait = math.ceil(self._pace.foretell(self._waiting))
         return Overloaded(f"{self._waiting:,} items wait for {self._model} already.", retry_after=max(1, wait))
 
@@ -166,15 +166,16 @@ class Batcher(Generic[Answer]):
 
     async def _run(self, batch: list[_Waiting[Answer]]) -> None:
         sent = perf_counter()
+        queue_seconds = self._metrics.stage_seconds(self._model, self._queue_stage)
         for waiting in batch:
-            self._metrics.stage_seconds.labels(self._model, self._queue_stage).observe(sent - waiting.since)
+            queue_seconds.observe(sent - waiting.since)
             spent(waiting.stages, self._queue_stage, sent - waiting.since)
-        self._metrics.batch_rows.labels(self._model).observe(len(batch))
+        self._metrics.batch_rows(self._model).observe(len(batch))
         timeout = max(waiting.deadline for waiting in batch) - asyncio.get_running_loop().time()
         # a call has one parent: of many requests in a batch it is the first that came with one
         traceparent = next((waiting.traceparent for waiting in batch if waiting.traceparent), None)
         try:
-            with self._metrics.stage(self._model, self._stage):
+            with self._metrics.stage_seconds(self._model, self._stage).time():
                 answers = await self._call([waiting.row for waiting in batch], timeout, traceparent)
         except Refused as refused:
             self._fail(batch, Unavailable(f"{self._model} could not answer: {refused}.", retry_after=1))

@@ -69,7 +69,7 @@ class Classifier:
 
     def encoding(self) -> AbstractContextManager[None]:
         """Measures how long an answer takes to be written."""
-        return self._metrics.stage(self.model.name, "encode")
+        return self._metrics.stage_seconds(self.model.name, "encode").time()
 
     async def classify(
         self,
@@ -151,18 +151,19 @@ class Classifier:
     ) -> Outcome:
         start = perf_counter()
         try:
-            with self._metrics.stage(self.model.name, "decode"):
-                row, remarks = await self._prepare(version.preprocessor, raw, deadline, ahead)
+            row, remarks = await self._prepare(version.preprocessor, raw, deadline, ahead)
         except Overloaded:
             raise
         except Problem as problem:
             return problem
-        spent(stages, "decode", perf_counter() - start)
+        finally:
+            seconds = perf_counter() - start
+            self._metrics.stage_seconds(self.model.name, "decode").observe(seconds)
+            spent(stages, "decode", seconds)
         probabilities = await version.batcher.submit(row, deadline=deadline, stages=stages)
         if not np.isfinite(probabilities).all():
             return Unavailable(f"{self.model.name} has no answer to this: its probabilities are not numbers.")
         answer = _answer(version.contract.labels, probabilities, wanted.top_k) | remarks
-        version.drift.see(row, probabilities)
         self._metrics.predicted(self.model.name, version.number, answer["label"], answer["score"])
         if not wanted.explain or version.explainer is None:
             return answer
@@ -193,12 +194,15 @@ class Classifier:
         try:
             return await self._decoders.run(prepare, deadline=deadline, ahead=ahead)
         except Overloaded:
-            self._metrics.shed.labels(self.model.name).inc()
+            self._metrics.shed(self.model.name).inc()
             raise
 
 
 def _answer(labels: Sequence[str], probabilities: NDArray[np.float32], top_k: int) -> dict[str, Any]:
     """Probabilities, float32 [labels] → the answer's JSON, best label first; equal ones in the contract's order."""
-    best = np.argsort(-probabilities, kind="stable")[:top_k]
-    predictions = [{"label": labels[index], "score": round(float(probabilities[index]), 6)} for index in best]
+    best = (-probabilities).argsort(kind="stable")[:top_k]
+    scores = probabilities[best].tolist()
+    predictions = [
+        {"label": labels[index], "score": round(score, 6)} for index, score in zip(best.tolist(), scores, strict=True)
+    ]
     return {**predictions[0], "predictions": predictions}

@@ -1,6 +1,6 @@
 """How far what is asked and answered lately is from what a version was trained on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,30 +34,30 @@ class Drift:
         self._tell = tell
         self._seen = 0
 
-    def see(self, row: NDArray[Any], probabilities: NDArray[np.float32]) -> None:
-        """An input as the model took it, and its answer, float32 [labels]."""
-        keep = 1 - 1 / MEMORY
+    def see(self, rows: Sequence[NDArray[Any]], probabilities: NDArray[np.float32]) -> None:
+        """Inputs as the model took them, and their answers, float32 [rows, labels]."""
+        keep = (1 - 1 / MEMORY) ** len(rows)
         for name, recent in self._recent.items():
-            np.multiply(recent, keep, out=recent)
-            self._add(name, recent, row, probabilities)
-        self._seen += 1
-        if self._seen >= ENOUGH and self._seen % TOLD_EVERY == 0:
+            self._recent[name] = recent * keep + self._counted(name, len(recent), rows, probabilities)
+        due = self._seen // TOLD_EVERY
+        self._seen += len(rows)
+        if self._seen >= ENOUGH and self._seen // TOLD_EVERY > due:
             for name, recent in self._recent.items():
                 self._tell(name, distance(recent, self._references[name]))
 
-    def _add(
-        self, name: str, recent: NDArray[np.float64], row: NDArray[Any], probabilities: NDArray[np.float32]
-    ) -> None:
+    def _counted(
+        self, name: str, bins: int, rows: Sequence[NDArray[Any]], probabilities: NDArray[np.float32]
+    ) -> NDArray[Any]:
         match name:
             case "labels":
-                recent[probabilities.argmax()] += 1
+                return np.bincount(probabilities.argmax(axis=1), minlength=bins)
             case "confidence":
-                recent[_bin(float(probabilities.max()), len(recent))] += 1
+                return _histogram(probabilities.max(axis=1), bins)
             case "brightness":
-                recent[_bin(float(row.mean()) / 255, len(recent))] += 1
-            case "unknown_tokens":
-                share = float((row == self._unknown).mean())
-                recent += (1 - share, share)
+                return _histogram(np.array([row.mean() for row in rows]) / 255, bins)
+            case _:
+                unknown = sum(np.count_nonzero(row == self._unknown) / len(row) for row in rows)
+                return np.array([len(rows) - unknown, unknown])
 
 
 def _references(contract: Contract) -> dict[str, NDArray[np.float64]]:
@@ -81,8 +81,10 @@ def distance(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     return float(np.sqrt(max(0.0, sum(bits) / 2)))
 
 
-def _bin(value: float, bins: int) -> int:
-    return min(bins - 1, max(0, int(value * bins)))
+def _histogram(values: NDArray[Any], bins: int) -> NDArray[np.int64]:
+    """How many of the values, 0 to 1 (a NaN for 0), fall into each of so many bins of one width."""
+    which = np.nan_to_num(values * bins).astype(np.int64).clip(0, bins - 1)
+    return np.bincount(which, minlength=bins)
 
 
 def _unknown_id(contract: Contract) -> int | None:

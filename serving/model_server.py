@@ -221,7 +221,7 @@ class ModelServer:
                     raise
                 await asyncio.sleep(random.uniform(0, 0.02))  # noqa: S311  # so as not to meet the same call again
             if self._metrics is not None:
-                self._metrics.retries.labels(request.model_spec.name).inc()
+                self._metrics.retries(request.model_spec.name).inc()
         raise AssertionError("the last attempt returns or raises")
 
     async def _predict(

@@ -73,7 +73,7 @@ class Traffic:
             return
         size = sum(map(len, items))
         if len(self._shadows) >= MAX_SHADOWS or self._held + size > MAX_SHADOW_BYTES:
-            self._metrics.shadow_answers.labels(self._model.name, version.number, "", "dropped").inc(len(outcomes))
+            self._metrics.shadow_answers(self._model.name, version.number, "", "dropped").inc(len(outcomes))
             return
         self._held += size
         task = asyncio.create_task(self._answer_in_the_shadow(version, outcomes, classify))
@@ -100,7 +100,7 @@ class Traffic:
             answers = [Problem("")] * len(outcomes)
         for outcome, answer in zip(outcomes, answers, strict=True):
             if not isinstance(outcome, Problem):  # what could not be answered says nothing of the shadow
-                self._metrics.shadow_answers.labels(
+                self._metrics.shadow_answers(
                     self._model.name, version.number, shadow.number, _agreement(outcome, answer)
                 ).inc()
 

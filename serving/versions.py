@@ -51,7 +51,6 @@ class Version:
     batcher: Batcher[NDArray[np.float32]]
     explainer: Batcher[Explanation] | None
     """None: its contract names no signature for it."""
-    drift: Drift
     told: bytes
     """Its contract as the server told it: another one under the same number is another version."""
 
@@ -295,7 +294,7 @@ class Model:
         for number in numbers:
             self._refused.pop(number, None)
             if self._proven.pop(number, None):
-                self._metrics.version_proven.labels(self.name, number).set(0)
+                self._metrics.version_proven(self.name, number).set(0)
                 logger.info("%s: version %d takes no more traffic: the server no longer has it", self.name, number)
             self._labels.clear()
 
@@ -303,7 +302,7 @@ class Model:
         """Let a version take traffic if it proves itself."""
         start = perf_counter()
         try:
-            with self._metrics.stage(self.name, "prove"):
+            with self._metrics.stage_seconds(self.name, "prove").time():
                 version = await self._prove(number)
         except (Unavailable, Overloaded, DeadlineExceeded, UnknownVersion) as problem:
             # says nothing of the version: the next look tries again
@@ -313,13 +312,13 @@ class Model:
         except (Unproven, Refused, ValueError) as error:
             self._refused[number] = _one_line(error)
             self._delayed.pop(number, None)
-            self._metrics.proof_failures.labels(self.name, number).inc()
-            self._metrics.version_proven.labels(self.name, number).set(0)
+            self._metrics.proof_failures(self.name, number).inc()
+            self._metrics.version_proven(self.name, number).set(0)
             logger.error("%s: version %d takes no traffic: %s", self.name, number, self._refused[number])  # noqa: TRY400  # the sentence says it all
         else:
             self._proven[number] = version
             self._delayed.pop(number, None)
-            self._metrics.version_proven.labels(self.name, number).set(1)
+            self._metrics.version_proven(self.name, number).set(1)
             logger.info(
                 "%s: version %d proved itself on %d golden examples in %.2f s and takes traffic",
                 self.name,
@@ -358,8 +357,18 @@ class Model:
                 raise Refused(f"it gives {answers.shape[1]} probabilities for {len(contract.labels)} labels")
             return answers
 
+        def tell_drift(of: str, distance: float) -> None:
+            self._metrics.drift(self.name, number, of).set(distance)
+
+        drift = Drift(contract, tell_drift)
+
+        async def answer(rows: Sequence[Row], timeout: float, traceparent: str | None) -> NDArray[np.float32]:  # noqa: ASYNC109
+            answers = await predict(rows, timeout, traceparent)
+            drift.see(rows, answers)
+            return answers
+
         batcher = Batcher(
-            predict,
+            answer,
             model=self.name,
             max_batch_size=self._settings.max_batch_size,
             max_queue=self._settings.max_queue,
@@ -372,10 +381,7 @@ class Model:
         compare_golden_answers(contract, np.concatenate(answers)[: len(rows)])
         explainer = await self._prove_explanations(number, contract, preprocessor, rows)
 
-        def tell_drift(of: str, distance: float) -> None:
-            self._metrics.drift.labels(self.name, number, of).set(distance)
-
-        return Version(number, contract, preprocessor, batcher, explainer, Drift(contract, tell_drift), told)
+        return Version(number, contract, preprocessor, batcher, explainer, told)
 
     async def _prove_explanations(
         self, number: int, contract: Contract, preprocessor: Preprocessor, rows: Sequence[Row]

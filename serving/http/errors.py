@@ -10,10 +10,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
+from serving.http.headers import header
 from serving.http.requests import LONGEST_NAME, bad_query
 from serving.http.schemas import InferenceError, ProblemDocument
 from serving.problems import (
     BadRequest,
+    InternalError,
     MethodNotAllowed,
     NotFound,
     Problem,
@@ -34,9 +36,14 @@ def problem_response(request: Request, problem: Problem, headers: dict[str, str]
     headers = dict(headers or {})
     if problem.retry_after is not None:
         headers["Retry-After"] = str(problem.retry_after)
-    if isinstance(problem, UnsupportedMediaType) and "content-encoding" in request.headers:
+    if isinstance(problem, UnsupportedMediaType) and header(request.scope, b"content-encoding"):
         headers["Accept-Encoding"] = "identity"  # RFC 9110, 15.5.16
     return JSONResponse(document, problem.status, headers, media_type=PROBLEM_TYPE)
+
+
+def defect() -> Problem:
+    """What a client is told of an exception that nobody foresaw."""
+    return InternalError("This is a defect of the service; its log knows the request.")
 
 
 def disconnected() -> Problem:
@@ -99,6 +106,10 @@ def install_error_handlers(app: FastAPI) -> None:
             case _:
                 problem = BadRequest(error.detail)
         return problem_response(request, problem, dict(error.headers or {}))
+
+    @app.exception_handler(Exception)
+    async def on_defect(request: Request, _: Exception) -> Response:
+        return problem_response(request, defect())
 
     @app.exception_handler(ClientDisconnect)
     async def on_disconnect(request: Request, _: ClientDisconnect) -> Response:

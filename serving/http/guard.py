@@ -8,12 +8,12 @@ from collections.abc import Collection
 import limits
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.http.api_keys import ApiKeys
 from serving.http.errors import problem_response
+from serving.http.headers import header
 from serving.problems import Overloaded, Problem, Unauthorized
 
 PROBES = frozenset({"/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"})
@@ -64,7 +64,7 @@ class Guard:
         """Whose request it is: a key's holder or an address. Raises Unauthorized or Overloaded."""
         client = f"address {scope['client'][0]}" if scope.get("client") else "address unknown"
         if self._keys is not None and not self._is_open(scope["path"]):
-            client = f"key of {self._holder(self._keys, Headers(scope=scope))}"
+            client = f"key of {self._holder(self._keys, scope)}"
             scope["state"]["client"] = client
         if self._concurrency and self._at_once[client] >= self._concurrency:
             raise Overloaded(f"The {client} has {self._concurrency} requests at once already.", retry_after=1)
@@ -77,9 +77,9 @@ class Guard:
         return any(path == opened or path.startswith(f"{opened}/") for opened in self._open_paths)
 
     @staticmethod
-    def _holder(keys: ApiKeys, headers: Headers) -> str:
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        key = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+    def _holder(keys: ApiKeys, scope: Scope) -> str:
+        scheme, _, token = header(scope, b"authorization").partition(" ")
+        key = token.strip() if scheme.lower() == "bearer" else header(scope, b"x-api-key")
         if not key:
             raise Unauthorized("This needs an API key: send it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`.")
         holder = keys.holder(key)

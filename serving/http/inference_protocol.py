@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from serving.classification import Outcome
+from serving.http.headers import header_values
 from serving.http.inference_schemas import (
     LABEL,
     PROBABILITIES,
@@ -90,12 +91,12 @@ def _parse(body: bytes) -> InferenceRequest:
 
 
 def _header_length(request: Request) -> int | None:
-    header = ", ".join(request.headers.getlist(HEADER_LENGTH))
-    if not header:
+    sent = ", ".join(header_values(request.scope, HEADER_LENGTH.lower().encode()))
+    if not sent:
         return None
-    if not DIGITS.fullmatch(header):
-        raise BadRequest(f"{HEADER_LENGTH} is {shown(header)}; it takes the number of bytes that are JSON.")
-    return int(header)
+    if not DIGITS.fullmatch(sent):
+        raise BadRequest(f"{HEADER_LENGTH} is {shown(sent)}; it takes the number of bytes that are JSON.")
+    return int(sent)
 
 
 def _check_tensor(tensor: RequestInput, kind: Kind, max_items: int) -> int:

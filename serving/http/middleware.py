@@ -2,19 +2,19 @@
 
 import asyncio
 import logging
+import random
 import re
 from collections.abc import MutableMapping
 from time import perf_counter
 from typing import Any
-from uuid import uuid4
 
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.http.errors import problem_response
+from serving.http.errors import defect, problem_response
+from serving.http.headers import header
 from serving.metrics import Metrics
-from serving.problems import InternalError, Overloaded, TooLarge
+from serving.problems import Overloaded, TooLarge
 from serving.tracing import TRACEPARENT
 
 logger = logging.getLogger("sightread.requests")
@@ -61,18 +61,19 @@ class RequestRecord:
             await self._app(scope, receive, send)
             return
         start = perf_counter()
-        headers = Headers(scope=scope)
-        sent_id = headers.get("x-request-id", "")
-        request_id = sent_id if ACCEPTABLE_ID.fullmatch(sent_id) else uuid4().hex
+        sent_id = header(scope, b"x-request-id")
+        request_id = sent_id if ACCEPTABLE_ID.fullmatch(sent_id) else f"{random.getrandbits(128):032x}"  # no secret
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         state["task"] = asyncio.current_task()
-        traceparent = headers.get("traceparent", "")[:MAX_TRACEPARENT]
+        traceparent = header(scope, b"traceparent")[:MAX_TRACEPARENT]
         TRACEPARENT.set(traceparent if TRACEPARENT_LINE.fullmatch(traceparent) else None)
         status = 0
+        has_ended = False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, has_ended
+            has_ended = message["type"] == "http.response.body" and not message.get("more_body", False)
             if message["type"] == "http.response.start":
                 status = message["status"]
                 own = {name.lower() for name, _ in message["headers"]}
@@ -90,19 +91,19 @@ class RequestRecord:
             task.uncancel()
             status = CLIENT_CLOSED_REQUEST
         except Exception as error:
-            if status:
-                raise
             defects.error("defect", exc_info=error, extra={"request_id": request_id})
-            problem = InternalError("This is a defect of the service; its log knows the request.")
-            await problem_response(Request(scope), problem)(scope, receive, send_with_id)
+            if not status:
+                await problem_response(Request(scope), defect())(scope, receive, send_with_id)
+            elif not has_ended:
+                raise  # the server closes the connection: nobody takes half an answer for a whole one
         finally:
             self._tell(scope, status, perf_counter() - start, traceparent)
 
     def _tell(self, scope: Scope, status: int, seconds: float, traceparent: str) -> None:
         state = scope["state"]
         model, version = state.get("model", ""), state.get("version", "")
-        self._metrics.requests.labels(model, version, status).inc()
-        self._metrics.request_seconds.labels(model).observe(seconds)
+        self._metrics.requests(model, version, status).inc()
+        self._metrics.request_seconds(model).observe(seconds)
         fields = {
             "request_id": state["request_id"],
             "method": scope["method"],
@@ -140,7 +141,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        announced = Headers(scope=scope).get("content-length", "")
+        announced = header(scope, b"content-length")
         too_long = announced.isdigit() and int(announced) > self._max_bytes
         received = 0
 

@@ -5,19 +5,23 @@ import json
 import math
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, NoReturn, TypeVar
+from functools import lru_cache
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Generic, NoReturn, Self, TypeVar
 
 from pydantic import ValidationError
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import FormData, QueryParams, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from serving.http.headers import header, header_values
 from serving.http.schemas import Options, Texts
 from serving.problems import (
     BadRequest,
     DeadlineExceeded,
+    Problem,
     RequestTimeout,
     TooLarge,
     Unprocessable,
@@ -32,6 +36,9 @@ CHARSET = re.compile(r';\s*charset\s*=\s*"?([^";\s]*)', re.IGNORECASE)
 MAX_JSON_VALUES = 500_000
 """What a JSON body may hold besides text. Thirty-two megabytes of brackets are a gigabyte of lists; the largest list of
 the longest texts has fewer commas than this."""
+
+REMEMBERED_QUERIES = 256
+"""The same few come again and again, and to check one takes longer than to find it. Headers' limit bounds each."""
 
 LONGEST_NAME = 80
 """Characters of what a client sent that an error shows."""
@@ -59,7 +66,7 @@ def media_type(request: Request) -> str:
     Raises:
         BadRequest: two headers name one each.
     """
-    return (_only(request, "Content-Type") or "").partition(";")[0].strip().lower()
+    return (_only(request, b"content-type") or "").partition(";")[0].strip().lower()
 
 
 def request_timeout(request: Request, default: float) -> float:
@@ -68,23 +75,22 @@ def request_timeout(request: Request, default: float) -> float:
     Raises:
         BadRequest: the header is not one positive number.
     """
-    header = _only(request, "X-Request-Timeout")
-    if header is None:
+    sent = _only(request, b"x-request-timeout")
+    if sent is None:
         return default
     try:
-        seconds = float(header)
+        seconds = float(sent)
     except ValueError:
         seconds = math.nan
     if not seconds > 0:  # a NaN is not, either
-        raise BadRequest(f"X-Request-Timeout is {shown(header)}; it takes a positive number of seconds.")
+        raise BadRequest(f"X-Request-Timeout is {shown(sent)}; it takes a positive number of seconds.")
     return min(seconds, default)
 
 
 class Deadline:
     """When a request must be answered: so many seconds from now, which X-Request-Timeout may shorten.
 
-    Attributes:
-        at: by the event loop's clock.
+    Around what reads the body and answers, as an asynchronous context, it raises RequestTimeout or DeadlineExceeded.
 
     Raises:
         BadRequest: X-Request-Timeout is not one positive number.
@@ -92,27 +98,43 @@ class Deadline:
 
     def __init__(self, request: Request, seconds: float) -> None:
         self._seconds = request_timeout(request, seconds)
+        self._is_of_client = self._seconds < seconds
+        self._has_come: float | None = None
+        self._start = perf_counter()
+        self._timeout = asyncio.timeout_at(asyncio.get_running_loop().time() + self._seconds)
+
+    @property
+    def at(self) -> float:
+        """When the deadline is, by the event loop's clock."""
+        return self._timeout.when() or math.inf
+
+    def body_has_come(self) -> None:
+        """From now on the answer is waited for, and no more the body."""
+        self._has_come = perf_counter()
+
+    def stages(self, others: Mapping[str, float]) -> dict[str, float]:
+        """Seconds of all stages until now: `read`, the others, and the `total`."""
+        read = (self._has_come or perf_counter()) - self._start
+        return {"read": read, **others, "total": perf_counter() - self._start}
+
+    async def __aenter__(self) -> Self:
+        await self._timeout.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError:
+            raise self._problem() from None
+
+    def _problem(self) -> Problem:
+        if self._has_come is not None:
+            return DeadlineExceeded(f"There was no answer within {self._seconds:g} seconds.")
+        late = f"The body took longer than {self._seconds:g} seconds to come."
         # a deadline of the client's own is no fault of its sending
-        self._unread = DeadlineExceeded if self._seconds < seconds else RequestTimeout
-        self.at = asyncio.get_running_loop().time() + self._seconds
-
-    @asynccontextmanager
-    async def of_reading(self) -> AsyncGenerator[None, None]:
-        """Around what waits for the body: raises RequestTimeout or DeadlineExceeded."""
-        try:
-            async with asyncio.timeout_at(self.at):
-                yield
-        except TimeoutError:
-            raise self._unread(f"The body took longer than {self._seconds:g} seconds to come.") from None
-
-    @asynccontextmanager
-    async def of_answering(self) -> AsyncGenerator[None, None]:
-        """Around what waits for the answer: raises DeadlineExceeded."""
-        try:
-            async with asyncio.timeout_at(self.at):
-                yield
-        except TimeoutError:
-            raise DeadlineExceeded(f"There was no answer within {self._seconds:g} seconds.") from None
+        return DeadlineExceeded(late) if self._is_of_client else RequestTimeout(late)
 
 
 def query(request: Request, options: type[OneOfOptions]) -> OneOfOptions:
@@ -121,9 +143,16 @@ def query(request: Request, options: type[OneOfOptions]) -> OneOfOptions:
     Raises:
         BadRequest: it is not valid, or says one thing twice.
     """
-    check_query(request)
+    parsed: OneOfOptions = _parsed(request.scope["query_string"], options)
+    return parsed
+
+
+@lru_cache(maxsize=REMEMBERED_QUERIES)
+def _parsed(sent: bytes, options: type[OneOfOptions]) -> OneOfOptions:
+    members = QueryParams(sent).multi_items()
+    check_query(members)
     try:
-        return options.model_validate(dict(request.query_params))
+        return options.model_validate(dict(members))
     except ValidationError as error:
         raise bad_query(error.errors(include_url=False, include_input=False, include_context=False)) from error
 
@@ -138,13 +167,13 @@ def bad_query(faults: Sequence[Mapping[str, Any]]) -> BadRequest:
     return BadRequest(f"The query is not valid: {'; '.join(told)}.")
 
 
-def check_query(request: Request) -> None:
+def check_query(members: Sequence[tuple[str, str]]) -> None:
     """Refuse a query that says one thing twice: whichever of the two were taken, the client may have meant the other.
 
     Raises:
         BadRequest: it does.
     """
-    names = [name for name, _ in request.query_params.multi_items()]
+    names = [name for name, _ in members]
     if len(set(names)) < len(names):
         twice = next(name for number, name in enumerate(names) if name in names[:number])
         raise BadRequest(f"The query is not valid: {shown(twice)} is given more than once.")
@@ -229,7 +258,7 @@ def json_or(other: str, request: Request, wanted: str) -> str:
     kind = media_type(request)
     if kind != other and kind not in JSON_TYPES:
         raise UnsupportedMediaType(f"A body of type {shown(kind)} is not taken. Send {wanted}.")
-    charset = CHARSET.search(request.headers.get("content-type", ""))
+    charset = CHARSET.search(header(request.scope, b"content-type"))
     if charset and charset[1].lower() not in UTF_8:
         raise UnsupportedMediaType(f"Text in {shown(charset[1])} is not taken: send UTF-8.")
     return kind
@@ -323,17 +352,18 @@ JSON = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no_number)
 
 def _refuse_compressed(request: Request) -> None:
     """Nothing is inflated here: a small body stays a small body."""
-    codings = ", ".join(request.headers.getlist("content-encoding"))
+    codings = ", ".join(header_values(request.scope, b"content-encoding"))
     if codings.strip(" ,").lower() not in {"", "identity"}:
         raise UnsupportedMediaType(
             f"A body with Content-Encoding {shown(codings)} is not taken. Send it uncompressed, without that header."
         )
 
 
-def _only(request: Request, header: str) -> str | None:
-    values = request.headers.getlist(header)
+def _only(request: Request, name: bytes) -> str | None:
+    values = header_values(request.scope, name)
     if len(set(values)) > 1:
-        raise BadRequest(f"There are {len(values)} {header} headers that contradict each other. Send one.")
+        shown_name = name.decode().title()
+        raise BadRequest(f"There are {len(values)} {shown_name} headers that contradict each other. Send one.")
     return values[0] if values else None
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 class Options(BaseModel):
     """The query of both classify endpoints."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     top_k: Annotated[PositiveInt, Field(description="How many labels an answer names, best first.")] = 3
     version: Annotated[PositiveInt | None, Field(description="The version that must answer.")] = None

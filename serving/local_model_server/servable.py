@@ -1,6 +1,7 @@
 """One loaded version of a model, and its signatures."""
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,14 @@ class Servable:
     """
 
     def __init__(self, folder: Path) -> None:
-        # Versions live side by side, and beside other programs of the same laptop: none takes a whole GPU.
-        config = tf.compat.v1.ConfigProto(gpu_options=tf.compat.v1.GPUOptions(allow_growth=True))
+        config = tf.compat.v1.ConfigProto(
+            # Versions live side by side, and beside other programs of the same laptop: none takes a whole GPU.
+            gpu_options=tf.compat.v1.GPUOptions(allow_growth=True),
+            # In the caller's thread: an LSTM is thousands of operations so small that handing them on costs more.
+            inter_op_parallelism_threads=-1,
+            # The gateway has two calls in flight, and they share the machine.
+            intra_op_parallelism_threads=max(1, (os.cpu_count() or 1) // 2),
+        )
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         try:
             meta_graph = tf.compat.v1.saved_model.load(self._session, ["serve"], str(folder))

@@ -60,8 +60,12 @@ DRAFT_SCALE = 2
 then has enough to work on, and a large photo costs a fraction."""
 
 QUICK_COST = 64 * 1024
-"""What still takes about a millisecond: bytes or pixels, whichever are more, times the format's COST."""
-COST = {"JPEG": 1.0, "MPO": 1.0, "PNG": 2.0, "WEBP": 4.0, "GIF": 2.0, "BMP": 1.0, "TIFF": 2.0}
+"""What still takes about a millisecond, in pixels of a JPEG that is decoded at its full size, with all that is done to
+them. Other formats: bytes or pixels, whichever are more, times the format's COST."""
+COST = {"PNG": 2.0, "WEBP": 4.0, "GIF": 2.0, "BMP": 1.0, "TIFF": 2.0}
+JPEG_COST_OF_A_BYTE = 1.5
+JPEG_COST_OF_A_PIXEL_LEFT_OUT = 0.04
+"""By decoding at a smaller scale."""
 COST_OF_A_SCAN = 0.35
 
 UPRIGHT = {
@@ -111,17 +115,18 @@ class ImagePreprocessor:
             UnsupportedMediaType: a format that is not on the allow-list.
             Unprocessable: empty, not a picture, truncated or corrupt.
         """
-        image = self._open(encoded)
-        return self._pixels(self._decode(image))
+        return self._pixels(self._read(encoded))
 
     def prepare_quickly(self, encoded: bytes) -> NDArray[np.uint8] | None:
         """As `prepare`, but None for a picture that would take more than about a millisecond."""
         if len(encoded) > QUICK_COST:
             return None
         image = self._open(encoded)
-        if _cost(image, encoded) > QUICK_COST:
+        pixels = image.width * image.height
+        self._draft(image)
+        if _cost(image, pixels, encoded) > QUICK_COST:
             return None
-        return self._pixels(self._decode(image))
+        return self._pixels(_decode(image))
 
     def remarks(self, encoded: bytes, row: NDArray[np.uint8]) -> dict[str, Any]:
         """Nothing: a picture is always seen whole, or cropped as the contract says."""
@@ -134,8 +139,7 @@ class ImagePreprocessor:
         `area` is the frame that the model saw, in shares of the upright picture's width and height, from its upper left
         corner: `cover` leaves out what is beside it, `contain` lets it reach over the picture's edges.
         """
-        size = self._decode(self._open(encoded)).size
-        return {"attribution": numbers(attribution), "area": self._area(*size)}
+        return {"attribution": numbers(attribution), "area": self._area(*self._read(encoded).size)}
 
     def _area(self, width: int, height: int) -> dict[str, float]:
         frame_width, frame_height = self._size
@@ -168,18 +172,21 @@ class ImagePreprocessor:
         check_pixels(*image.size, self._max_pixels)
         return image
 
-    def _decode(self, image: Image.Image) -> Image.Image:
-        """The picture upright, opaque, in a mode that can be resized. A JPEG may have got smaller."""
+    def _read(self, encoded: bytes) -> Image.Image:
+        image = self._open(encoded)
+        self._draft(image)
+        return _decode(image)
+
+    def _draft(self, image: Image.Image) -> None:
+        """Have a JPEG decoded at a smaller scale where the model sees no more of it. Once: twice would halve twice."""
         longest = max(self._size)
         if self._spec.fit == "contain" and min(image.size) > 0:
             # the frame holds the whole picture, so its short side gets smaller than the frame
             longest = max(1, longest * min(image.size) // max(image.size))
         try:
             image.draft(None, (DRAFT_SCALE * longest, DRAFT_SCALE * longest))
-            image.load()
         except Exception as error:  # Pillow's decoders raise any kind on broken files
             raise _undecodable(error) from error
-        return opaque(_upright(image))
 
     def _pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         width, height = self._size
@@ -201,13 +208,24 @@ class ImagePreprocessor:
                 return image.resize(self._size, self._filter)
 
 
-def _cost(image: Image.Image, encoded: bytes) -> float:
+def _decode(image: Image.Image) -> Image.Image:
+    """The picture upright, opaque, in a mode that can be resized."""
+    try:
+        image.load()
+    except Exception as error:  # Pillow's decoders raise any kind on broken files
+        raise _undecodable(error) from error
+    return opaque(_upright(image))
+
+
+def _cost(image: Image.Image, pixels: int, encoded: bytes) -> float:
+    """What it takes to make so many bytes and pixels the model's, in the units of QUICK_COST."""
     if "icc_profile" in image.info or image.info.get("compression") in RUN_LENGTH:
         return math.inf  # a profile that was not met before takes some milliseconds, and Python decodes the runs
-    cost = COST[image.format or ""] * max(len(encoded), image.width * image.height)
     if isinstance(image, JpegImagePlugin.JpegImageFile):
-        cost *= max(1.0, COST_OF_A_SCAN * encoded.count(SCAN))
-    return cost
+        decoded = image.width * image.height
+        cost = JPEG_COST_OF_A_BYTE * len(encoded) + decoded + JPEG_COST_OF_A_PIXEL_LEFT_OUT * (pixels - decoded)
+        return cost * max(1.0, COST_OF_A_SCAN * encoded.count(SCAN))
+    return COST[image.format or ""] * max(len(encoded), pixels)
 
 
 def _upright(image: Image.Image) -> Image.Image:

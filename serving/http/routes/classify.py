@@ -1,7 +1,6 @@
 """`POST /classify-image` and `POST /classify-text`."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from time import perf_counter
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -10,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 from serving.batching import Stages
 from serving.classification import Classification, Classifier, Wanted
 from serving.http.errors import documented
+from serving.http.headers import header
 from serving.http.requests import Deadline, Items, query, read_images, read_texts
 from serving.http.schemas import ImageOptions, ManyAnswers, Options, SingleAnswer
 from serving.problems import (
@@ -185,22 +185,19 @@ async def _classify(
 ) -> Response:
     request.state.model = classifier.model.name
     asked = query(request, options)
-    start = perf_counter()
-    deadline = Deadline(request, settings.deadline_seconds)
-    async with deadline.of_reading():
+    async with Deadline(request, settings.deadline_seconds) as deadline:
         items = await read(request, max_items=settings.max_items)
-    has_come = perf_counter()
-    async with deadline.of_answering():
+        deadline.body_has_come()
         classification = await classifier.classify(
             items.raw,
             deadline=deadline.at,
             wanted=Wanted(asked.top_k, asked.explain, overlay=isinstance(asked, ImageOptions) and asked.overlay),
             version=asked.version,
             label=asked.version_label,
-            session=request.headers.get("x-session-id"),
+            session=header(request.scope, b"x-session-id") or None,
         )
     request.state.version = classification.version.number
-    stages = {"read": has_come - start, **classification.stages, "total": perf_counter() - start}
+    stages = deadline.stages(classification.stages)
     with classifier.encoding():
         document = _document(classifier.model.name, classification, many=items.many)
         return JSONResponse(document, headers={"Server-Timing": server_timing(stages)})

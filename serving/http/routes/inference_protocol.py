@@ -4,7 +4,6 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata as packages
-from time import perf_counter
 from typing import Any, TypedDict
 
 from fastapi import APIRouter, Request
@@ -13,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from serving.classification import Classifier, Wanted
 from serving.http.errors import documented
+from serving.http.headers import header
 from serving.http.inference_protocol import (
     BINARY_TYPE,
     HEADER_LENGTH,
@@ -237,23 +237,20 @@ def _asked_version(request: Request) -> _Choice:
 async def _infer(request: Request, classifier: Classifier, settings: Settings) -> Response:
     model = classifier.model
     request.state.model = model.name
-    start = perf_counter()
-    deadline = Deadline(request, settings.deadline_seconds)
-    async with deadline.of_reading():
+    async with Deadline(request, settings.deadline_seconds) as deadline:
         inference = await read_inference(request, model.kind, max_items=settings.max_items)
-    has_come = perf_counter()
-    async with deadline.of_answering():
+        deadline.body_has_come()
         classification = await classifier.classify(
             inference.items,
             deadline=deadline.at,
             wanted=ALL_LABELS,
-            session=request.headers.get("x-session-id"),
+            session=header(request.scope, b"x-session-id") or None,
             **_asked_version(request),
         )
     version = classification.version
     request.state.version = version.number
     answers = answers_of_all(model.kind, classification.outcomes)
-    stages = {"read": has_come - start, **classification.stages, "total": perf_counter() - start}
+    stages = deadline.stages(classification.stages)
     with classifier.encoding():
         return inference_response(
             inference,

@@ -63,7 +63,7 @@ def model_routes(models: Mapping[str, Model]) -> APIRouter:
         version: Annotated[int | None, Query(description="Another version than the current one.")] = None,
     ) -> Response:
         """One model, and the contract of the version that answers: how it was made and how well it does."""
-        check_query(request)
+        check_query(request.query_params.multi_items())
         if name not in models:
             raise NotFound(f"There is no model {shown(name)}; there are {', '.join(models) or 'none'}.")
         model = models[name]

@@ -1,0 +1,76 @@
+"""Several times the load that the gateway can carry: what it still answers, how soon it refuses the rest."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.inputs import Input
+from benchmarks.load import Measurement, closed_loop, open_loop
+from benchmarks.servers import Server
+
+CONNECTIONS = 32
+"""Of the closed loop that finds the best rate."""
+DEADLINE = 1.0
+"""Seconds that each request may take: what would come later is refused."""
+
+
+@dataclass(frozen=True)
+class Overload:
+    """What came of it.
+
+    Attributes:
+        what: the input's name.
+        best: right answers a second without overload.
+        offered: requests a second.
+        measured: what came of those.
+        memory: megabytes that the gateway's processes held before and after; None where no /proc tells it.
+    """
+
+    what: str
+    best: float
+    offered: float
+    measured: Measurement
+    memory: tuple[float, float] | None
+
+
+def overload(server: Server, sent: Input, *, times: float, seconds: float) -> Overload:
+    """Find the best rate, then ask so many times as often.
+
+    Raises:
+        LoadProblem: the load cannot be made, or there was no right answer at all.
+    """
+    url = server.urls[sent.kind]
+    best = closed_loop(url, sent, connections=CONNECTIONS, seconds=seconds).rate
+    before = _megabytes(server.pid)
+    measured = open_loop(url, sent, rate=times * best, seconds=seconds, deadline=DEADLINE)
+    after = _megabytes(server.pid)
+    return Overload(
+        sent.name, best, times * best, measured, None if before is None or after is None else (before, after)
+    )
+
+
+def table(overloads: Sequence[Overload]) -> str:
+    """The overloads in Markdown."""
+    columns = ["what", "best rate", "offered", "answered", "of the best", "p99 of the answered", "refused"]
+    columns += ["p99 of the refusals", "failed otherwise", "memory"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for one in overloads:
+        measured = one.measured
+        memory = "" if one.memory is None else "{:,.0f} → {:,.0f} MB".format(*one.memory)
+        lines.append(
+            f"| {one.what} | {one.best:,.0f}/s | {one.offered:,.0f}/s | {measured.rate:,.0f}/s "
+            f"| {measured.rate / one.best:.0%} | {measured.p99:,.0f} ms | {measured.refused:,} "
+            f"| {measured.refused_p99:,.0f} ms | {measured.failed - measured.refused:,} | {memory} |"
+        )
+    return "\n".join(lines)
+
+
+def _megabytes(process: int) -> float | None:
+    """What a process and its children hold in memory."""
+    try:
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return None
+    own = next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS:"))
+    return own + sum(_megabytes(int(child)) or 0.0 for child in children)

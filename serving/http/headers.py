@@ -1,0 +1,13 @@
+"""A request's headers, straight from the ASGI scope: Starlette's mapping decodes all of them for every look."""
+
+from starlette.types import Scope
+
+
+def header_values(scope: Scope, name: bytes) -> list[str]:
+    """What all headers of that name (in lower case) say, in their order."""
+    return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
+
+
+def header(scope: Scope, name: bytes) -> str:
+    """What the first header of that name (in lower case) says; empty when there is none."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
