@@ -27,12 +27,14 @@ browser: $(READY) ## test the page in a browser (needs Chromium)
 manifests: $(READY) ## test k8s/ and compose.yaml (needs kubectl or kustomize, and promtool)
 	@$(BIN)/pytest -m manifests $(FLAGS)
 
-# with podman: make images CONTAINERS=podman
+# with podman: make images CONTAINERS=podman; with images that are there already: make images BUILD=:
 CONTAINERS ?= docker
+# podman's own format knows no health check
+BUILD ?= BUILDAH_FORMAT=docker $(CONTAINERS) build
 VERSION = $(shell $(BIN)/sightread --version)
 images: $(READY) ## build the gateway's and the training image, and run them
-	@$(CONTAINERS) build --target gateway --tag sightread-gateway:$(VERSION) .
-	@$(CONTAINERS) build --target training --tag sightread-training:$(VERSION) .
+	@$(BUILD) --target gateway --tag sightread-gateway:$(VERSION) .
+	@$(BUILD) --target training --tag sightread-training:$(VERSION) .
 	@CONTAINERS=$(CONTAINERS) $(BIN)/pytest -m images $(FLAGS)
 
 check: $(READY) ## lint, check types

@@ -58,7 +58,9 @@ def metrics() -> dict[str, set[str]]:
     """Every series of the gateway's page, and its labels."""
     ours = Metrics()
     found: dict[str, set[str]] = {}
-    for metric in vars(ours).values():
+    for kept in vars(ours).values():
+        # of one with labels only the method is kept that looks them up
+        metric = getattr(getattr(kept, "__wrapped__", None), "__self__", kept)
         if not hasattr(metric, "describe"):
             continue
         (family,) = metric.describe()
