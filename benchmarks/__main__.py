@@ -4,7 +4,7 @@ import os
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -12,11 +12,10 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, ValidationErr
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 from tqdm import tqdm
 
-from benchmarks import overload
+from benchmarks import bare_call, overload
 from benchmarks.inputs import Input, inputs
 from benchmarks.load import LoadProblem, Measurement, closed_loop, open_loop
-from benchmarks.overload import Overload
-from benchmarks.servers import Server, servers
+from benchmarks.servers import Compared, Server, servers
 
 DONE, FAILED, WRONG_FLAGS, INTERRUPTED = 0, 1, 2, 130
 FIRST = "Sightread"
@@ -65,20 +64,17 @@ def main(arguments: Sequence[str]) -> int:
             _complain(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}")
         return WRONG_FLAGS
     try:
-        results, overloads = measure(config)
+        print("\n\n".join(measure(config)))  # noqa: T201
     except LoadProblem as problem:
         _complain(str(problem))
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
-    print(table(results))  # noqa: T201
-    if overloads:
-        print(f"\n{overload.table(overloads)}")  # noqa: T201
     return DONE
 
 
-def measure(config: Benchmark) -> tuple[Results, list[Overload]]:
-    """All cells, round after round, and then each input's overload.
+def measure(config: Benchmark) -> Iterator[str]:
+    """All cells, round after round, then the bare calls, then the overloads; each as a table when it is done.
 
     Raises:
         LoadProblem: a server does not come up, or the load cannot be made.
@@ -88,22 +84,36 @@ def measure(config: Benchmark) -> tuple[Results, list[Overload]]:
     if not chosen:
         raise LoadProblem(f"--only {config.only} names none of {', '.join(one.name for one in everything)}.")
     probes = {one.kind: one for one in reversed(everything)}
-    results: Results = defaultdict(lambda: defaultdict(list))
     logs = Path(tempfile.mkdtemp(prefix="sightread-bench-"))
     with servers(probes, workers=config.workers, mosec=config.mosec, logs=logs) as compared:
-        turns = [(one, load, server) for one in chosen for load in _loads(config) for server in compared]
-        with tqdm(total=config.rounds * len(turns), unit=" measurements", disable=not sys.stderr.isatty()) as progress:
-            for _ in range(config.rounds):
-                for one, connections, server in turns:
-                    measurement = _measured(config, one, connections, server)
-                    results[one.name, _load_name(config, connections)][server.name].append(measurement)
-                    progress.update()
-        overloads = [
-            overload.overload(compared[0], one, times=config.overload, seconds=config.seconds)
-            for one in chosen
-            if config.overload
-        ]
-    return results, overloads
+        results = _compare(config, chosen, compared)
+        yield table(results)
+        if 1 in config.connections:
+            yield bare_call.table(
+                {
+                    one.name: (
+                        median(alone.p50 for alone in results[one.name, _load_name(config, 1)][FIRST]),
+                        bare_call.bare_call(compared.model_server, one, seconds=config.seconds),
+                    )
+                    for one in chosen
+                }
+            )
+        if config.overload:
+            yield overload.table(
+                [overload.overload(compared, one, times=config.overload, seconds=config.seconds) for one in chosen]
+            )
+
+
+def _compare(config: Benchmark, chosen: Sequence[Input], compared: Compared) -> Results:
+    results: Results = defaultdict(lambda: defaultdict(list))
+    turns = [(one, load, server) for one in chosen for load in _loads(config) for server in compared.servers]
+    with tqdm(total=config.rounds * len(turns), unit=" measurements", disable=not sys.stderr.isatty()) as progress:
+        for _ in range(config.rounds):
+            for one, connections, server in turns:
+                measurement = _measured(config, one, connections, server)
+                results[one.name, _load_name(config, connections)][server.name].append(measurement)
+                progress.update()
+    return results
 
 
 def table(results: Results) -> str:

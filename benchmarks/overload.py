@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.inputs import Input
 from benchmarks.load import Measurement, closed_loop, open_loop
-from benchmarks.servers import Server
+from benchmarks.servers import Compared
 
 CONNECTIONS = 32
 """Of the closed loop that finds the best rate."""
@@ -33,17 +33,17 @@ class Overload:
     memory: tuple[float, float] | None
 
 
-def overload(server: Server, sent: Input, *, times: float, seconds: float) -> Overload:
-    """Find the best rate, then ask so many times as often.
+def overload(compared: Compared, sent: Input, *, times: float, seconds: float) -> Overload:
+    """Find the gateway's best rate, then ask so many times as often.
 
     Raises:
         LoadProblem: the load cannot be made, or there was no right answer at all.
     """
-    url = server.urls[sent.kind]
+    url = compared.servers[0].urls[sent.kind]
     best = closed_loop(url, sent, connections=CONNECTIONS, seconds=seconds).rate
-    before = _megabytes(server.pid)
+    before = _megabytes(compared.gateway)
     measured = open_loop(url, sent, rate=times * best, seconds=seconds, deadline=DEADLINE)
-    after = _megabytes(server.pid)
+    after = _megabytes(compared.gateway)
     return Overload(
         sent.name, best, times * best, measured, None if before is None or after is None else (before, after)
     )

@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,16 +32,29 @@ class Server:
     Attributes:
         name: for the table.
         urls: where it takes each kind of input.
-        pid: its process, the parent of all others of it; 0 where there are several.
     """
 
     name: str
     urls: Mapping[Kind, str]
-    pid: int = 0
+
+
+@dataclass(frozen=True)
+class Compared:
+    """All that runs.
+
+    Attributes:
+        servers: who is compared, Sightread first.
+        gateway: the process of Sightread's gateway, the parent of its workers.
+        model_server: the address that the gateway and the script ask.
+    """
+
+    servers: Sequence[Server]
+    gateway: int
+    model_server: str
 
 
 @contextmanager
-def servers(probes: Mapping[Kind, Input], *, workers: int, mosec: Path | None, logs: Path) -> Iterator[list[Server]]:
+def servers(probes: Mapping[Kind, Input], *, workers: int, mosec: Path | None, logs: Path) -> Iterator[Compared]:
     """Start all of them, wait until each answers, and end them afterwards.
 
     Args:
@@ -72,7 +85,7 @@ def servers(probes: Mapping[Kind, Input], *, workers: int, mosec: Path | None, l
               json.dumps(str(specs["image"])), json.dumps(str(specs["text"])))  # fmt: skip
         start("constant", sys.executable, "-c", peer.format("constant"), str(ports[3]))
         found = [
-            Server("Sightread", _endpoints(ports[1], "?version=1"), gateway),
+            Server("Sightread", _endpoints(ports[1], "?version=1")),
             Server("FastAPI script", _endpoints(ports[2])),
             Server("constant answer", _endpoints(ports[3])),
         ]
@@ -86,7 +99,7 @@ def servers(probes: Mapping[Kind, Input], *, workers: int, mosec: Path | None, l
         for server in found:
             for kind, url in server.urls.items():
                 _wait_for(server.name, url, probes[kind], logs)
-        yield found
+        yield Compared(found, gateway, model_server)
 
 
 def _spec(kind: Kind) -> dict[str, Any]:

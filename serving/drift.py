@@ -29,7 +29,7 @@ class Drift:
 
     def __init__(self, contract: Contract, tell: Callable[[str, float], None]) -> None:
         self._unknown = _unknown_id(contract)
-        self._references = _references(contract)
+        self._references = _references(contract, self._unknown)
         self._recent = {name: np.zeros(len(shares)) for name, shares in self._references.items()}
         self._tell = tell
         self._seen = 0
@@ -60,14 +60,14 @@ class Drift:
                 return np.array([len(rows) - unknown, unknown])
 
 
-def _references(contract: Contract) -> dict[str, NDArray[np.float64]]:
+def _references(contract: Contract, unknown: int | None) -> dict[str, NDArray[np.float64]]:
     reference = contract.reference
     told: dict[str, list[float] | None] = {
         "labels": reference.label_frequencies if len(reference.label_frequencies) == len(contract.labels) else None,
         "confidence": reference.confidence_histogram,
         "brightness": reference.brightness_histogram,
     }
-    if reference.token_unknown_rate is not None and _unknown_id(contract) is not None:
+    if reference.token_unknown_rate is not None and unknown is not None:
         told["unknown_tokens"] = [1 - reference.token_unknown_rate, reference.token_unknown_rate]
     return {name: np.array(shares) for name, shares in told.items() if shares and sum(shares) > 0}
 

@@ -179,7 +179,7 @@ class ModelServer:
     ) -> NDArray[np.float32]:
         """A batch [n, …] through one version → its output, float32 [n, labels]."""
         request = PredictRequest(model_spec=_spec(model, version), output_filter=[output_name])
-        request.inputs[input_name].CopyFrom(_batch(batch))
+        request.inputs[input_name].CopyFrom(tensor_of(batch))
         response = await self._predict_again(request, timeout, traceparent)
         return _array(response.outputs[output_name], DT_FLOAT, (len(batch), None))
 
@@ -196,7 +196,7 @@ class ModelServer:
     ) -> list[Explanation]:
         """A batch [n, height, width, channels] or [n, length] through one version's explain signature."""
         request = PredictRequest(model_spec=_spec(model, version, signature))
-        request.inputs[input_name].CopyFrom(_batch(batch))
+        request.inputs[input_name].CopyFrom(tensor_of(batch))
         outputs = (await self._predict_again(request, timeout, traceparent)).outputs
         attributions = _array(outputs[contract.ATTRIBUTION], DT_FLOAT, batch.shape[:3])
         labels = _array(outputs[contract.LABEL], DT_INT64, batch.shape[:1])
@@ -282,7 +282,8 @@ def _tensor(dtype: int, shape: Sequence[int]) -> TensorProto:
     return tensor
 
 
-def _batch(batch: NDArray[np.uint8] | NDArray[np.int32]) -> TensorProto:
+def tensor_of(batch: NDArray[np.uint8] | NDArray[np.int32]) -> TensorProto:
+    """A batch as it goes over the wire."""
     tensor = _tensor(WIRE_DTYPES[batch.dtype], batch.shape)
     tensor.tensor_content = batch.tobytes()
     return tensor

@@ -17,6 +17,41 @@ logger = logging.getLogger("sightread.connections")
 LINGER_SECONDS = 2.0
 
 
+class JoinedWrites:
+    """A transport that sends an answer's head together with its body.
+
+    The server writes them one after the other. Each write would be a call of the kernel and a packet, and wake whoever
+    reads for half an answer.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send what was held back and this, or hold this back for this turn of the loop."""
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head + data)
+        else:
+            self._head = data
+            self._loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        """Close once all is sent."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head and not self._transport.is_closing():
+            self._transport.write(self._head)
+        self._head = b""
+
+
 class LimitedConnection(HttpToolsProtocol):
     """A connection of the HTTP server, which itself limits none of this.
 
@@ -37,7 +72,7 @@ class LimitedConnection(HttpToolsProtocol):
             # no words: who opens this many reads none, and each would cost
             transport.abort()
             return
-        super().connection_made(transport)
+        super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type]  # it does what one does
         self._idle_since = self.loop.time()
         self._start_timer()
 
