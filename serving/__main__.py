@@ -176,6 +176,7 @@ def _config(app: ASGIApp | str, settings: Settings) -> uvicorn.Config:
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=settings.drain_seconds,
+        timeout_worker_healthcheck=60,  # on a busy machine a worker takes longer to start than the usual 5 s
     )
 
 

@@ -36,6 +36,7 @@ from serving.metrics import Metrics
 from serving.model_server import ModelServer
 from serving.settings import Settings
 from serving.stopping import Stopping
+from serving.tracing import spans_to
 from serving.traffic import Traffic
 from serving.versions import Model
 
@@ -52,15 +53,16 @@ def create_app(settings: Settings) -> ASGIApp:
     server = ModelServer(settings.model_server, Certificates.of(settings), metrics=metrics)
     stopping = Stopping(settings.not_ready_seconds)
     decoders = Decoders(settings.decoders or os.cpu_count() or 1)
+    spans = spans_to(settings.traces_endpoint, model_server=settings.model_server)
 
     def model(name: str, kind: Literal["image", "text"]) -> Model:
-        return Model(name, kind, server=server, settings=settings, metrics=metrics)
+        return Model(name, kind, server=server, settings=settings, metrics=metrics, spans=spans)
 
     def classifier(model: Model | None) -> Classifier | None:
         if model is None:
             return None
         traffic = Traffic(model, settings=settings, metrics=metrics)
-        return Classifier(model, traffic=traffic, decoders=decoders, metrics=metrics)
+        return Classifier(model, traffic=traffic, decoders=decoders, metrics=metrics, spans=spans)
 
     image_model = model(settings.image_model, "image") if settings.image_model else None
     text_model = model(settings.text_model, "text") if settings.text_model else None
@@ -76,6 +78,8 @@ def create_app(settings: Settings) -> ASGIApp:
             for task in following:
                 task.cancel()
         decoders.close()
+        if spans is not None:
+            await spans.close()
 
     image, text = classifier(image_model), classifier(text_model)
     classify = classify_routes(image, text, settings)
@@ -98,7 +102,7 @@ def create_app(settings: Settings) -> ASGIApp:
     docs.add_docs(app)
     page.add_page(app)
     layers = [
-        Middleware(RequestRecord, metrics=metrics),
+        Middleware(RequestRecord, metrics=metrics, spans=spans),
         *_cross_origin(settings),
         Middleware(
             Guard,

@@ -11,7 +11,7 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,11 @@ from serving.model_server import Refused
 from serving.pace import Pace
 from serving.problems import Overloaded, Unavailable
 from serving.tracing import TRACEPARENT
+
+if TYPE_CHECKING:  # OpenTelemetry is an extra
+    from opentelemetry.trace import Span
+
+    from serving.spans import Spans
 
 Row = NDArray[np.uint8] | NDArray[np.int32]
 Answer = TypeVar("Answer")
@@ -52,6 +57,7 @@ class _Waiting(Generic[Answer]):
     is_queued: bool = True
     since: float = field(default_factory=perf_counter)
     traceparent: str | None = field(default_factory=TRACEPARENT.get)
+    span: "Span | None" = None
 
 
 class Batcher(Generic[Answer]):
@@ -65,6 +71,7 @@ class Batcher(Generic[Answer]):
         max_queue: rows that may wait.
         max_in_flight: calls at once.
         metrics: where it is measured.
+        spans: what traces it, or None.
     """
 
     def __init__(
@@ -77,6 +84,7 @@ class Batcher(Generic[Answer]):
         max_queue: int,
         max_in_flight: int = MAX_IN_FLIGHT,
         metrics: Metrics,
+        spans: "Spans | None" = None,
     ) -> None:
         self._call = call
         self._model = model
@@ -86,6 +94,7 @@ class Batcher(Generic[Answer]):
         self._max_queue = max_queue
         self._max_in_flight = max_in_flight
         self._metrics = metrics
+        self._spans = spans
         self._queues: defaultdict[int, deque[_Waiting[Answer]]] = defaultdict(deque)
         self._waiting = 0
         self._pace = Pace()
@@ -108,6 +117,8 @@ class Batcher(Generic[Answer]):
             raise self._overloaded()
         loop = asyncio.get_running_loop()
         waiting: _Waiting[Answer] = _Waiting(row, deadline, loop.create_future(), {} if stages is None else stages)
+        if self._spans is not None:
+            waiting.span = self._spans.current()
         self._queues[likeness(row)].append(waiting)
         self._waiting += 1
         if not self._dispatch_is_due:
@@ -170,13 +181,21 @@ class Batcher(Generic[Answer]):
         for waiting in batch:
             queue_seconds.observe(sent - waiting.since)
             spent(waiting.stages, self._queue_stage, sent - waiting.since)
+            if self._spans is not None:
+                self._spans.stage(self._queue_stage, sent - waiting.since, within=waiting.span)
         self._metrics.batch_rows(self._model).observe(len(batch))
         timeout = max(waiting.deadline for waiting in batch) - asyncio.get_running_loop().time()
         # a call has one parent: of many requests in a batch it is the first that came with one
         traceparent = next((waiting.traceparent for waiting in batch if waiting.traceparent), None)
         try:
             with self._metrics.stage_seconds(self._model, self._stage).time():
-                answers = await self._call([waiting.row for waiting in batch], timeout, traceparent)
+                rows = [waiting.row for waiting in batch]
+                if self._spans is None:
+                    answers = await self._call(rows, timeout, traceparent)
+                else:
+                    requests = [waiting.span for waiting in batch]
+                    with self._spans.call(self._stage, self._model, requests) as traceparent:
+                        answers = await self._call(rows, timeout, traceparent)
         except Refused as refused:
             self._fail(batch, Unavailable(f"{self._model} could not answer: {refused}.", retry_after=1))
             return

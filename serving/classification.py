@@ -5,7 +5,7 @@ from collections.abc import Coroutine, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from serving.preprocessing import Preprocessor
 from serving.problems import BadRequest, Overloaded, Problem, TooLarge, Unavailable, UnknownVersion
 from serving.traffic import Traffic
 from serving.versions import Model, Version
+
+if TYPE_CHECKING:  # OpenTelemetry is an extra
+    from serving.spans import Spans
 
 MAX_TAKEOVERS = 3
 MAX_EXPLAINED = 16
@@ -59,13 +62,17 @@ class Classifier:
         traffic: which of them answers whoever names none.
         decoders: where large inputs are prepared.
         metrics: where the stages are measured.
+        spans: what traces them, or None.
     """
 
-    def __init__(self, model: Model, *, traffic: Traffic, decoders: Decoders, metrics: Metrics) -> None:
+    def __init__(
+        self, model: Model, *, traffic: Traffic, decoders: Decoders, metrics: Metrics, spans: "Spans | None" = None
+    ) -> None:
         self.model = model
         self._traffic = traffic
         self._decoders = decoders
         self._metrics = metrics
+        self._spans = spans
 
     def encoding(self) -> AbstractContextManager[None]:
         """Measures how long an answer takes to be written."""
@@ -150,16 +157,20 @@ class Classifier:
         self, version: Version, raw: bytes | str, deadline: float, wanted: Wanted, *, stages: Stages, ahead: int
     ) -> Outcome:
         start = perf_counter()
+        trouble: Problem | None = None
         try:
             row, remarks = await self._prepare(version.preprocessor, raw, deadline, ahead)
-        except Overloaded:
-            raise
         except Problem as problem:
+            trouble = problem
+            if isinstance(problem, Overloaded):
+                raise
             return problem
         finally:
             seconds = perf_counter() - start
             self._metrics.stage_seconds(self.model.name, "decode").observe(seconds)
             spent(stages, "decode", seconds)
+            if self._spans is not None:
+                self._spans.stage("decode", seconds, within=self._spans.current(), error=trouble)
         probabilities = await version.batcher.submit(row, deadline=deadline, stages=stages)
         if not np.isfinite(probabilities).all():
             return Unavailable(f"{self.model.name} has no answer to this: its probabilities are not numbers.")

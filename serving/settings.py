@@ -1,5 +1,7 @@
 """The gateway's settings: environment variables with the prefix SIGHTREAD_, each also a flag of `sightread serve`."""
 
+import importlib
+import re
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -15,6 +17,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+HTTP_URL = re.compile(r"https?://[^/]")
 
 
 class Settings(BaseSettings):
@@ -114,6 +118,8 @@ class Settings(BaseSettings):
     model_server_key: str = ""
     """File with the key of the gateway's own certificate."""
 
+    traces_endpoint: str = ""
+    """OpenTelemetry collector that gets traces, by OTLP over HTTP, such as http://collector:4318. Empty: none."""
     log_format: Literal["auto", "text", "json"] = "auto"
     """Log lines for people (text) or machines (json); auto: text on a terminal, json elsewhere."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -131,6 +137,21 @@ class Settings(BaseSettings):
         if target.startswith(("http://", "https://")):
             raise ValueError("it takes a gRPC target such as tensorflow-serving:8500, without http://")
         return target
+
+    @field_validator("traces_endpoint")
+    @classmethod
+    def _is_a_collector_that_we_can_speak_to(cls, endpoint: str) -> str:
+        if not endpoint:
+            return endpoint
+        if not HTTP_URL.match(endpoint):
+            raise ValueError("it takes the URL of an OTLP/HTTP collector, such as http://collector:4318")
+        try:
+            importlib.import_module("serving.spans")
+        except ImportError as error:
+            raise ValueError(
+                f"it needs OpenTelemetry, of which {error.name} is missing: pip install 'sightread[tracing]'"
+            ) from error
+        return endpoint
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from serving.model_server import ModelServer, Refused, VersionStatus
 from serving.preprocessing import Preprocessor, preprocessor_for
 from serving.problems import DeadlineExceeded, Overloaded, Problem, Unavailable, UnknownVersion
 from serving.settings import Settings
+
+if TYPE_CHECKING:  # OpenTelemetry is an extra
+    from serving.spans import Spans
 
 logger = logging.getLogger("sightread.versions")
 
@@ -59,13 +62,21 @@ class Model:
     """One model behind the gateway, and which of its versions take traffic."""
 
     def __init__(
-        self, name: str, kind: Literal["image", "text"], *, server: ModelServer, settings: Settings, metrics: Metrics
+        self,
+        name: str,
+        kind: Literal["image", "text"],
+        *,
+        server: ModelServer,
+        settings: Settings,
+        metrics: Metrics,
+        spans: "Spans | None" = None,
     ) -> None:
         self.name = name
         self.kind = kind
         self._server = server
         self._settings = settings
         self._metrics = metrics
+        self._spans = spans
         self._proven: dict[int, Version] = {}
         self._refused: dict[int, str] = {}
         self._delayed: dict[int, str] = {}
@@ -373,6 +384,7 @@ class Model:
             max_batch_size=self._settings.max_batch_size,
             max_queue=self._settings.max_queue,
             metrics=self._metrics,
+            spans=self._spans,
         )
         size = self._settings.max_batch_size
         # the largest batch that traffic will make: the server may take fewer rows than we were told
@@ -418,6 +430,7 @@ class Model:
             # the model server's other hands stay free for plain classifications
             max_in_flight=1,
             metrics=self._metrics,
+            spans=self._spans,
         )
 
 

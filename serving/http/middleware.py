@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import MutableMapping
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,8 +14,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.http.errors import defect, problem_response
 from serving.http.headers import header
 from serving.metrics import Metrics
-from serving.problems import Overloaded, TooLarge
+from serving.problems import Overloaded, TooLarge, Unavailable
 from serving.tracing import TRACEPARENT
+
+if TYPE_CHECKING:  # OpenTelemetry is an extra
+    from opentelemetry.trace import Span
+
+    from serving.spans import Spans
 
 logger = logging.getLogger("sightread.requests")
 defects = logging.getLogger("sightread.defects")
@@ -34,6 +39,7 @@ SECURITY_HEADERS = {
 
 CLIENT_CLOSED_REQUEST = 499
 """In the log and the metrics, after nginx: who would get a status is gone."""
+TIME_IS_UP = Unavailable("The service was asked to stop, and this took longer than it waits.", retry_after=1)
 MAX_LOGGED_PATH = 200
 MAX_TRACEPARENT = 128
 TRACEPARENT_LINE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
@@ -50,24 +56,30 @@ class RequestRecord:
     """Gives a request its id, echoes it, writes one log line and counts it.
 
     Endpoints say in `request.state` which `model` and `version` answered.
+
+    Args:
+        app: answers.
+        metrics: where it is counted.
+        spans: what traces it, or None.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, spans: "Spans | None" = None) -> None:
         self._app = app
         self._metrics = metrics
+        self._spans = spans
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         start = perf_counter()
-        sent_id = header(scope, b"x-request-id")
-        request_id = sent_id if ACCEPTABLE_ID.fullmatch(sent_id) else f"{random.getrandbits(128):032x}"  # no secret
+        request_id = _request_id(scope)
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         state["task"] = asyncio.current_task()
         traceparent = header(scope, b"traceparent")[:MAX_TRACEPARENT]
         TRACEPARENT.set(traceparent if TRACEPARENT_LINE.fullmatch(traceparent) else None)
+        span = None if self._spans is None else self._spans.request(scope, request_id)
         status = 0
         has_ended = False
 
@@ -86,10 +98,14 @@ class RequestRecord:
                 await self._app(scope, receive, send_with_id)
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if not state.get("given_up") or task is None:
+            is_given_up = state.get("given_up", False)
+            if task is None or (status and not is_given_up):
                 raise
             task.uncancel()
-            status = CLIENT_CLOSED_REQUEST
+            if is_given_up:
+                status = CLIENT_CLOSED_REQUEST
+            else:
+                await problem_response(Request(scope), TIME_IS_UP)(scope, receive, send_with_id)
         except Exception as error:
             defects.error("defect", exc_info=error, extra={"request_id": request_id})
             if not status:
@@ -97,9 +113,9 @@ class RequestRecord:
             elif not has_ended:
                 raise  # the server closes the connection: nobody takes half an answer for a whole one
         finally:
-            self._tell(scope, status, perf_counter() - start, traceparent)
+            self._tell(scope, status, perf_counter() - start, traceparent, span)
 
-    def _tell(self, scope: Scope, status: int, seconds: float, traceparent: str) -> None:
+    def _tell(self, scope: Scope, status: int, seconds: float, traceparent: str, span: "Span | None") -> None:
         state = scope["state"]
         model, version = state.get("model", ""), state.get("version", "")
         self._metrics.requests(model, version, status).inc()
@@ -117,7 +133,15 @@ class RequestRecord:
             fields["client"] = client
         if traceparent:
             fields["traceparent"] = traceparent
+        if self._spans is not None and span is not None:
+            fields["trace_id"] = self._spans.answered(span, scope, status)
         logger.info("request", extra=fields)
+
+
+def _request_id(scope: Scope) -> str:
+    """The client's, or one of our own. It is no secret."""
+    sent = header(scope, b"x-request-id")
+    return sent if ACCEPTABLE_ID.fullmatch(sent) else f"{random.getrandbits(128):032x}"
 
 
 class BodyLimit:

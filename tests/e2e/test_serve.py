@@ -120,6 +120,19 @@ def test_accepted_requests_are_answered_before_the_end(repository: Path, start_g
     assert service.process.wait(30) == 0
 
 
+def test_what_is_still_open_when_the_time_is_up_is_told_to_come_back(start_gateway: Start) -> None:
+    service = start_gateway("--model-server", "127.0.0.1:1", environment={"SIGHTREAD_DRAIN_SECONDS": "1"})
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(b"POST /classify-image HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf")
+        service.wait_for(lambda: "sightread_requests_in_flight 2.0" in service.get("/metrics").text)
+        service.process.send_signal(signal.SIGTERM)
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b"\r\nretry-after: 1\r\n" in answer.lower()
+    assert service.process.wait(30) == 0
+
+
 def test_asked_to_stop_it_is_not_ready_first_and_goes_on_answering_for_a_while(
     repository: Path, start_gateway: Start
 ) -> None:
