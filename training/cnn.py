@@ -66,7 +66,7 @@ def run(config: CnnConfig) -> None:
     heading("Calibrate")
     held_out = logits(network, data.validation.inputs)
     # what was learned by heart says nothing of how sure to be
-    temperature = 1.0 if data.seen else evaluation.fit_temperature(held_out, data.validation.labels)
+    temperature = 1.0 if data.seen else evaluation.cautious_temperature(held_out, data.validation.labels)
     say(f"temperature {temperature:.3f}")
 
     heading("Evaluate")

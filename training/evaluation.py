@@ -17,6 +17,10 @@ SAME_MISTAKES = 3
 REFERENCE_BINS = 10
 COLDEST, HOTTEST = 0.05, 20.0
 """Between these the temperature is sought."""
+PRECISION = 1e-4
+"""Of its logarithm."""
+KEPT_BY_THE_TEST = 1.353
+"""Nats of log likelihood that a temperature may lack: half of the 90 % quantile of chi squared, for one side of two."""
 
 
 def evaluate(
@@ -162,18 +166,39 @@ def fit_temperature(logits: NDArray[np.floating], truth: NDArray[np.int64]) -> f
         logits: [n, labels], of data that the weights were not fitted to.
         truth: positions of the right labels, [n].
     """
+    return exp(_least(_surprise(logits, truth), log(COLDEST), log(HOTTEST)))
 
-    def surprise(log_t: float) -> float:
-        return negative_log_likelihood(logits, truth, exp(log_t)) + log_t**2 / (2 * len(truth))
 
-    return exp(_least(surprise, log(COLDEST), log(HOTTEST)))
+def cautious_temperature(logits: NDArray[np.floating], truth: NDArray[np.int64]) -> float:
+    """The highest temperature that held-out data do not speak against.
+
+    What was held out comes from where the training data come from, and is easier than what will be asked; and it is
+    few. So of all temperatures that a likelihood ratio test keeps (one-sided, 95 %), the one that claims least is
+    taken.
+
+    Args:
+        logits: [n, labels], of data that the weights were not fitted to.
+        truth: positions of the right labels, [n].
+    """
+    surprise = _surprise(logits, truth)
+    low, high = log(fit_temperature(logits, truth)), log(HOTTEST)
+    kept = surprise(low) + KEPT_BY_THE_TEST / len(truth)
+    while high - low > PRECISION:
+        middle = (low + high) / 2
+        low, high = (middle, high) if surprise(middle) <= kept else (low, middle)
+    return exp(low)
+
+
+def _surprise(logits: NDArray[np.floating], truth: NDArray[np.int64]) -> Callable[[float], float]:
+    """Log T → what an example costs on average, in nats, what is expected of T beforehand included."""
+    return lambda log_t: negative_log_likelihood(logits, truth, exp(log_t)) + log_t**2 / (2 * len(truth))
 
 
 def calibration(temperature: float, logits: NDArray[np.floating], truth: NDArray[np.int64]) -> Calibration:
     """The contract's part: what a temperature does to data it was not fitted to.
 
     Args:
-        temperature: from `fit_temperature`.
+        temperature: from `cautious_temperature`.
         logits: of the test data, [n, labels].
         truth: positions of the right labels, [n].
     """
@@ -191,7 +216,7 @@ def shares(values: NDArray[np.floating]) -> list[float]:
     return [float(share) for share in counts / len(values)]
 
 
-def _least(function: Callable[[float], float], low: float, high: float, *, within: float = 1e-4) -> float:
+def _least(function: Callable[[float], float], low: float, high: float, *, within: float = PRECISION) -> float:
     """Where a function with one minimum has it: golden-section search (Kiefer, 1953)."""
     ratio = (sqrt(5) - 1) / 2
     left, right = high - ratio * (high - low), low + ratio * (high - low)

@@ -96,7 +96,7 @@ def run(config: LstmConfig) -> None:
     heading("Calibrate")
     guessed = logits(network, preprocessor, held_out)
     # what was learned by heart says nothing of how sure to be
-    temperature = 1.0 if data.seen else evaluation.fit_temperature(guessed, held_out.labels)
+    temperature = 1.0 if data.seen else evaluation.cautious_temperature(guessed, held_out.labels)
     say(f"temperature {temperature:.3f}")
 
     heading("Evaluate")

@@ -6,6 +6,7 @@ from training.evaluation import (
     CALIBRATION_BINS,
     SAME_MISTAKES,
     calibration,
+    cautious_temperature,
     evaluate,
     expected_calibration_error,
     f1,
@@ -150,3 +151,15 @@ def test_the_worst_mistakes_are_not_all_of_one_kind_while_there_are_others() -> 
 
 def test_shares_are_of_ten_equal_bins_with_one_in_the_last() -> None:
     assert shares(np.array([0.0, 0.05, 0.55, 1.0])) == [0.5, 0, 0, 0, 0, 0.25, 0, 0, 0, 0.25]
+
+
+@pytest.mark.parametrize("examples", [50, 5_000])
+def test_the_fewer_were_held_out_the_less_is_claimed(examples: int) -> None:
+    chance = np.random.default_rng(1)
+    honest = chance.normal(0, 2, (examples, 4))
+    truth = np.array([chance.choice(4, p=row) for row in softmax(honest)])
+    logits = honest / 2
+    most_likely, cautious = fit_temperature(logits, truth), cautious_temperature(logits, truth)
+    assert most_likely < cautious < most_likely * (1 + 5 / np.sqrt(examples))
+    lacks = negative_log_likelihood(logits, truth, cautious) - negative_log_likelihood(logits, truth, most_likely)
+    assert lacks * examples == pytest.approx(1.353, abs=0.3)
