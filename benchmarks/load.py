@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
+import uvloop
 
 from benchmarks.inputs import Input
 
@@ -95,7 +96,7 @@ def open_loop(url: str, sent: Input, *, rate: float, seconds: float, deadline: f
     Raises:
         LoadProblem: there was no right answer at all.
     """
-    return asyncio.run(_open_loop(url, sent, rate, seconds, deadline))
+    return uvloop.run(_open_loop(url, sent, rate, seconds, deadline))
 
 
 async def _open_loop(url: str, sent: Input, rate: float, seconds: float, deadline: float | None) -> Measurement:

@@ -1,8 +1,13 @@
-"""Concurrent requests coalesced into one call, without a timer.
+"""Concurrent requests coalesced into one call.
 
 While nothing is in flight a row goes out at once; what arrives meanwhile is the next batch. So a lone request never
 waits for company, and the busier the service, the larger the batches. Texts of like length go together: a batch costs
 as much as its longest row for each of its rows.
+
+What a call costs by itself, and what a row adds, is learned from the calls, and two things follow from it. A further
+call goes out beside others only when its rows outweigh what it costs by itself: an LSTM takes as long for one text as
+for eight, so that eight in one call are better than four and four. And whoever was answered together often asks again
+together: for a moment, worth less than a call, the next batch waits for as many.
 """
 
 import asyncio
@@ -10,6 +15,7 @@ import math
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
@@ -18,7 +24,7 @@ from numpy.typing import NDArray
 
 from serving.metrics import Metrics
 from serving.model_server import Refused
-from serving.pace import Pace
+from serving.pace import CallCost, Pace
 from serving.problems import Overloaded, Unavailable
 from serving.tracing import TRACEPARENT
 
@@ -36,6 +42,12 @@ Stages = dict[str, float]
 
 MAX_IN_FLIGHT = 2
 """Calls to the model server at once: one computes while the next one's bytes travel."""
+SHARE_FOR_COMPANY = 0.5
+"""Of what a call costs by itself: for so long the next batch waits for those who were just answered …"""
+SECONDS_FOR_COMPANY = 0.01
+"""… and no longer than this. Who has not asked again by then is not about to."""
+OVERDUE = 2.0
+"""A call that takes so many times what was foretold holds nobody up any more: the next may meet a livelier server."""
 
 
 def spent(stages: Stages, stage: str, seconds: float) -> None:
@@ -98,8 +110,13 @@ class Batcher(Generic[Answer]):
         self._queues: defaultdict[int, deque[_Waiting[Answer]]] = defaultdict(deque)
         self._waiting = 0
         self._pace = Pace()
+        self._costs: defaultdict[int, CallCost] = defaultdict(CallCost)
         self._in_flight: set[asyncio.Task[None]] = set()
+        self._overdue = 0.0
+        self._company = 0
+        self._company_until = 0.0
         self._dispatch_is_due = False
+        self._alarm: asyncio.TimerHandle | None = None
 
     async def submit(self, row: Row, *, deadline: float, stages: Stages | None = None) -> Answer:
         """One row → its answer.
@@ -152,30 +169,58 @@ class Batcher(Generic[Answer]):
 
     def _dispatch(self) -> None:
         self._dispatch_is_due = False
-        while len(self._in_flight) < self._max_in_flight and (batch := self._next_batch()):
-            task = asyncio.create_task(self._run(batch))
-            self._in_flight.add(task)
-            task.add_done_callback(self._landed)
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        loop = asyncio.get_running_loop()
+        while len(self._in_flight) < self._max_in_flight and (likeness := self._next_likeness()) is not None:
+            now = loop.time()
+            not_before = self._not_before(likeness)
+            if not_before > now:
+                self._alarm = loop.call_at(not_before, self._dispatch)
+                return
+            if batch := self._next_batch(likeness, now):
+                self._overdue = now + OVERDUE * self._costs[likeness].foretell(len(batch))
+                task = asyncio.create_task(self._run(batch, likeness))
+                self._in_flight.add(task)
+                task.add_done_callback(partial(self._landed, len(batch), likeness))
 
-    def _next_batch(self) -> list[_Waiting[Answer]]:
-        """Whoever has waited longest, and those like it. Empty: nobody waits."""
-        now = asyncio.get_running_loop().time()
+    def _next_likeness(self) -> int | None:
+        """Of whoever has waited longest. None: nobody waits."""
+        waiting = [likeness for likeness, queue in self._queues.items() if queue]
+        return min(waiting, key=lambda likeness: self._queues[likeness][0].since, default=None)
+
+    def _not_before(self, likeness: int) -> float:
+        """When a call goes out if nobody else comes, by the event loop's clock."""
+        rows = len(self._queues[likeness])
+        cost = self._costs[likeness]
+        if rows >= self._max_batch_size:
+            return 0.0
+        if self._in_flight:
+            return 0.0 if rows * cost.per_row >= cost.fixed else self._overdue
+        return 0.0 if self._waiting >= self._company else self._company_until
+
+    def _next_batch(self, likeness: int, now: float) -> list[_Waiting[Answer]]:
+        """Those who are alike and have waited longest. Empty: all of them gave up."""
+        queue = self._queues[likeness]
         batch: list[_Waiting[Answer]] = []
-        while not batch and (queues := [queue for queue in self._queues.values() if queue]):
-            queue = min(queues, key=lambda queue: queue[0].since)
-            while queue and len(batch) < self._max_batch_size:
-                waiting = queue.popleft()
-                self._leave(waiting)
-                # whoever gave up, or is about to, costs the model server nothing
-                if not waiting.answer.done() and waiting.deadline > now:
-                    batch.append(waiting)
+        while queue and len(batch) < self._max_batch_size:
+            waiting = queue.popleft()
+            self._leave(waiting)
+            # whoever gave up, or is about to, costs the model server nothing
+            if not waiting.answer.done() and waiting.deadline > now:
+                batch.append(waiting)
         return batch
 
-    def _landed(self, task: asyncio.Task[None]) -> None:
+    def _landed(self, rows: int, likeness: int, task: asyncio.Task[None]) -> None:
         self._in_flight.discard(task)
+        # a lone row that was answered is no company
+        self._company = min(rows + self._waiting, self._max_batch_size)
+        patience = min(SHARE_FOR_COMPANY * self._costs[likeness].fixed, SECONDS_FOR_COMPANY)
+        self._company_until = asyncio.get_running_loop().time() + patience
         self._dispatch()
 
-    async def _run(self, batch: list[_Waiting[Answer]]) -> None:
+    async def _run(self, batch: list[_Waiting[Answer]], likeness: int) -> None:
         sent = perf_counter()
         queue_seconds = self._metrics.stage_seconds(self._model, self._queue_stage)
         for waiting in batch:
@@ -206,6 +251,7 @@ class Batcher(Generic[Answer]):
             self._fail(batch, error)
             return
         seconds = perf_counter() - sent
+        self._costs[likeness].learn(len(batch), seconds)
         self._pace.learn(len(batch) * len(self._in_flight), seconds)
         for waiting, answer in zip(batch, answers, strict=True):
             spent(waiting.stages, self._stage, seconds)

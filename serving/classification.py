@@ -1,8 +1,8 @@
 """From raw inputs to answers: a version is chosen, prepares, predicts, and its probabilities become labels."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # OpenTelemetry is an extra
     from serving.spans import Spans
 
 MAX_TAKEOVERS = 3
+LARGE_BODY = 512 * 1024
+"""Bytes beyond which a body holds something that is decoded in a thread."""
 MAX_EXPLAINED = 16
 """Items of one request that are explained: each costs about as much as a hundred that are not."""
 
@@ -77,6 +79,21 @@ class Classifier:
     def encoding(self) -> AbstractContextManager[None]:
         """Measures how long an answer takes to be written."""
         return self._metrics.stage_seconds(self.model.name, "encode").time()
+
+    def check(self, deadline: float, *, announced: int) -> None:
+        """Refuse a request before its body is read: under load even to read a large one, in vain, costs the others.
+
+        Args:
+            deadline: by the event loop's clock.
+            announced: bytes that the body has, as its header says.
+
+        Raises:
+            Overloaded: so much waits to be decoded that there would be no answer before the deadline.
+        """
+        if announced < LARGE_BODY:
+            return
+        with self._counting_shed():
+            self._decoders.check(deadline=deadline, ahead=self._decoders.waiting)
 
     async def classify(
         self,
@@ -202,8 +219,13 @@ class Classifier:
             row = preprocessor.prepare(raw)
             return row, preprocessor.remarks(raw, row)
 
-        try:
+        with self._counting_shed():
             return await self._decoders.run(prepare, deadline=deadline, ahead=ahead)
+
+    @contextmanager
+    def _counting_shed(self) -> Iterator[None]:
+        try:
+            yield
         except Overloaded:
             self._metrics.shed(self.model.name).inc()
             raise

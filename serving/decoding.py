@@ -40,10 +40,7 @@ class Decoders:
         Raises:
             Overloaded: so much waits already that it would not be done before the deadline.
         """
-        loop = asyncio.get_running_loop()
-        wait = self._pace.foretell(ahead) / self._threads
-        if 0 < deadline - loop.time() < wait:
-            raise Overloaded(f"{ahead:,} inputs wait to be decoded already.", retry_after=math.ceil(wait))
+        self.check(deadline=deadline, ahead=ahead)
 
         def timed() -> Prepared:
             start = perf_counter()
@@ -54,9 +51,19 @@ class Decoders:
 
         self.waiting += 1
         try:
-            return await loop.run_in_executor(self._executor, timed)
+            return await asyncio.get_running_loop().run_in_executor(self._executor, timed)
         finally:
             self.waiting -= 1
+
+    def check(self, *, deadline: float, ahead: int) -> None:
+        """Refuse a piece of work that would not be done in time.
+
+        Raises:
+            Overloaded: so much waits already that it would not be done before the deadline.
+        """
+        wait = self._pace.foretell(ahead) / self._threads
+        if 0 < deadline - asyncio.get_running_loop().time() < wait:
+            raise Overloaded(f"{ahead:,} inputs wait to be decoded already.", retry_after=math.ceil(wait))
 
     def close(self) -> None:
         """End the threads; what has not begun is given up."""

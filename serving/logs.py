@@ -65,6 +65,7 @@ def configure_logging(style: Literal["auto", "text", "json"], level: str) -> Non
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # no line tells these, and to find them out takes longer than to write it
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # noqa: SLF001  # the way that the logging HOWTO names, under "Optimization"
     logging.captureWarnings(capture=True)
     warnings.filterwarnings("ignore", module="PIL")  # its remarks on odd files would be clients' to write
     logging.getLogger("asyncio").setLevel("WARNING")

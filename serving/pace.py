@@ -1,6 +1,10 @@
 """How long what waits will take, by what the last pieces took."""
 
 SHARE_OF_NEWEST = 0.2
+SHARE_OF_FORMER = 0.97
+"""What a call still weighs when the next one is known."""
+LEAST_SPREAD = 1e-3
+"""Of the calls' sizes (variance over squared mean): calls of nearly one size say nothing new of what a row adds."""
 
 
 class Pace:
@@ -20,3 +24,40 @@ class Pace:
     def foretell(self, units: int) -> float:
         """Seconds that so many units will take, one after the other."""
         return units * (self._seconds_per_unit or 0.0)
+
+
+class CallCost:
+    """What a call takes by itself, and what each of its rows adds: a line through the recent calls (least squares).
+
+    Both are 0 until calls of different sizes were seen: nothing else tells them apart.
+
+    Attributes:
+        fixed: seconds of a call, however few its rows.
+        per_row: seconds that a row adds.
+    """
+
+    def __init__(self) -> None:
+        self.fixed = 0.0
+        self.per_row = 0.0
+        self._is_known = False
+        # sums over the calls, the recent ones weighing more
+        self._calls = self._rows = self._seconds = self._rows_squared = self._rows_seconds = 0.0
+
+    def learn(self, rows: int, seconds: float) -> None:
+        """A call of so many rows took so long."""
+        self._calls = self._calls * SHARE_OF_FORMER + 1
+        self._rows = self._rows * SHARE_OF_FORMER + rows
+        self._seconds = self._seconds * SHARE_OF_FORMER + seconds
+        self._rows_squared = self._rows_squared * SHARE_OF_FORMER + rows * rows
+        self._rows_seconds = self._rows_seconds * SHARE_OF_FORMER + rows * seconds
+        spread = self._calls * self._rows_squared - self._rows**2
+        if spread > LEAST_SPREAD * self._rows**2:
+            slope = (self._calls * self._rows_seconds - self._rows * self._seconds) / spread
+            self.per_row = min(max(slope, 0.0), self._seconds / self._rows)
+            self._is_known = True
+        if self._is_known:
+            self.fixed = max(0.0, (self._seconds - self.per_row * self._rows) / self._calls)
+
+    def foretell(self, rows: int) -> float:
+        """Seconds that a call of so many rows will take."""
+        return self.fixed + self.per_row * rows

@@ -34,7 +34,8 @@ class Prepare(Worker):  # type: ignore[misc] # mosec is not here where types are
         if self.tokenizer is not None:
             return self.tokenizer.encode(json.loads(data)["text"]).ids[: SPEC["length"]]
         picture = Image.open(BytesIO(data))
-        picture.draft("RGB", SPEC["size"])
+        # the scale at which the gateway decodes: at a smaller one the answers would be others
+        picture.draft("RGB", [2 * side for side in SPEC["size"]])
         return np.asarray(picture.convert("RGB").resize(SPEC["size"]))
 
 

@@ -11,3 +11,9 @@ def header_values(scope: Scope, name: bytes) -> list[str]:
 def header(scope: Scope, name: bytes) -> str:
     """What the first header of that name (in lower case) says; empty when there is none."""
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
+def announced_length(scope: Scope) -> int:
+    """Bytes that the body has, as its header says; 0 when it does not."""
+    announced = header(scope, b"content-length")
+    return int(announced) if announced.isdigit() else 0

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.http.errors import defect, problem_response
-from serving.http.headers import header
+from serving.http.headers import announced_length, header
 from serving.metrics import Metrics
 from serving.problems import Overloaded, TooLarge, Unavailable
 from serving.tracing import TRACEPARENT
@@ -165,8 +165,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        announced = header(scope, b"content-length")
-        too_long = announced.isdigit() and int(announced) > self._max_bytes
+        too_long = announced_length(scope) > self._max_bytes
         received = 0
 
         async def receive_within_limit() -> Message:

@@ -59,9 +59,10 @@ DRAFT_SCALE = 2
 """A JPEG is decoded at the smallest of 1/1, 1/2, 1/4, 1/8 that is still this many times the model's size: the filter
 then has enough to work on, and a large photo costs a fraction."""
 
-QUICK_COST = 64 * 1024
-"""What still takes about a millisecond, in pixels of a JPEG that is decoded at its full size, with all that is done to
-them. Other formats: bytes or pixels, whichever are more, times the format's COST."""
+QUICK_COST = 160 * 1024
+"""What still takes about two milliseconds of a slow core: as much as the way to a thread and back may cost under load.
+In pixels of a JPEG that is decoded at its full size, with all that is done to them. Other formats: bytes or pixels,
+whichever are more, times the format's COST."""
 COST = {"PNG": 2.0, "WEBP": 4.0, "GIF": 2.0, "BMP": 1.0, "TIFF": 2.0}
 JPEG_COST_OF_A_BYTE = 1.5
 JPEG_COST_OF_A_PIXEL_LEFT_OUT = 0.04
@@ -118,7 +119,7 @@ class ImagePreprocessor:
         return self._pixels(self._read(encoded))
 
     def prepare_quickly(self, encoded: bytes) -> NDArray[np.uint8] | None:
-        """As `prepare`, but None for a picture that would take more than about a millisecond."""
+        """As `prepare`, but None for a picture that would take more than about two milliseconds."""
         if len(encoded) > QUICK_COST:
             return None
         image = self._open(encoded)

@@ -1,15 +1,19 @@
 """Shares of the traffic for a canary and a shadow, what is told of answers, dying servers, and too many requests."""
 
+import os
 import re
 import signal
+import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 
 from tests.e2e.conftest import Start
 from tests.e2e.processes import Service, gateway, model_server
@@ -163,3 +167,36 @@ def test_a_service_that_is_asked_too_much_refuses_at_once_and_answers_what_it_to
     assert 18 <= statuses[200] <= 32
     assert total(service, r'sightread_shed_total\{model="cnn"\}') == statuses[429]
     assert ask(service).status_code == 200
+
+
+def test_a_large_body_is_refused_before_it_comes_while_many_wait_to_be_decoded(
+    repository: Path, start_model_server: Start, start_gateway: Start
+) -> None:
+    server = start_model_server(repository)
+    flags = ("--model-server", server.url, "--text-model", "", "--decoders", "1", "--deadline-seconds", "60")
+    service = start_gateway(*flags)
+    service.wait_for(service.is_ready)
+    noise = Image.frombytes("RGB", (2000, 1500), os.urandom(2000 * 1500 * 3))
+    buffer = BytesIO()
+    noise.save(buffer, "PNG", compress_level=1)
+    large = buffer.getvalue()
+    host, port = service.url.removeprefix("http://").split(":")
+    head = (
+        f"POST /classify-image HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/png\r\n"
+        f"X-Request-Timeout: 0.2\r\nContent-Length: {len(large)}\r\n\r\n"
+    )
+
+    def send_it() -> int:
+        return httpx.post(f"{service.url}/classify-image", content=large, headers=PNG, timeout=120).status_code
+
+    def announce_it() -> bytes:
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            connection.sendall(head.encode())
+            return connection.recv(65536)
+
+    assert send_it() == 200  # now it is known how long one takes
+    with ThreadPoolExecutor(16) as clients:
+        sent = [clients.submit(send_it) for _ in range(16)]
+        # what is not refused at its head waits for its body until its deadline
+        service.wait_for(lambda: announce_it().startswith(b"HTTP/1.1 429 "))
+        assert {future.result() for future in sent} == {200}

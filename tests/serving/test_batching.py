@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from serving.batching import MAX_IN_FLIGHT, Batcher, Row
 from serving.metrics import Metrics
+from serving.pace import CallCost
 from serving.problems import Overloaded, Unavailable
 from serving.tracing import TRACEPARENT
 
@@ -262,3 +263,117 @@ def test_what_could_not_be_answered_in_time_is_refused_with_the_time_that_the_qu
         assert await patient == [7]
 
     asyncio.run(scenario())
+
+
+class Timed:
+    """Takes so long for a call and so long for each of its rows; remembers how many calls ran at once."""
+
+    def __init__(self, *, fixed: float, per_row: float) -> None:
+        self.fixed = fixed
+        self.per_row = per_row
+        self.calls: list[int] = []
+        self.at_once: list[int] = []
+        self.running = 0
+        self.has_begun = asyncio.Event()
+
+    async def predict(self, rows: Sequence[Row], timeout: float, traceparent: str | None) -> NDArray[np.float32]:  # noqa: ASYNC109
+        del timeout, traceparent
+        self.calls.append(len(rows))
+        self.running += 1
+        self.at_once.append(self.running)
+        self.has_begun.set()
+        try:
+            await asyncio.sleep(self.fixed + self.per_row * len(rows))
+        finally:
+            self.running -= 1
+        return np.stack(rows).astype(np.float32)
+
+    def batcher(self) -> Batcher[NDArray[np.float32]]:
+        return Batcher(self.predict, model="m", max_batch_size=64, max_queue=1000, metrics=Metrics())
+
+
+async def ask_again_and_again(queue: Batcher[NDArray[np.float32]], *, clients: int, rounds: int) -> None:
+    """Each asks again as soon as it was answered, a little after the others."""
+
+    async def client(number: int) -> None:
+        for _ in range(rounds):
+            await queue.submit(row(number), deadline=FAR)
+            await asyncio.sleep(0.0002 * number)
+
+    await asyncio.gather(*map(client, range(clients)))
+
+
+def test_where_rows_cost_next_to_nothing_one_call_at_a_time_takes_all_who_were_answered_together() -> None:
+    async def scenario() -> None:
+        server = Timed(fixed=0.02, per_row=0.0)
+        queue = server.batcher()
+        await ask_again_and_again(queue, clients=8, rounds=40)
+        assert server.calls.count(8) > 10
+        assert server.at_once.count(1) > 10
+
+    asyncio.run(scenario())
+
+
+def test_where_rows_are_the_cost_calls_go_out_beside_each_other() -> None:
+    async def scenario() -> None:
+        server = Timed(fixed=0.0, per_row=0.02)
+        await ask_again_and_again(server.batcher(), clients=8, rounds=15)
+        assert server.at_once.count(MAX_IN_FLIGHT) > len(server.at_once) / 2
+
+    asyncio.run(scenario())
+
+
+def test_a_lone_row_never_waits_for_company() -> None:
+    async def scenario() -> None:
+        server = Timed(fixed=0.01, per_row=0.0)
+        queue = server.batcher()
+        for sent in range(1, 6):
+            task = asyncio.create_task(queue.submit(row(1), deadline=FAR))
+            await settled()
+            assert len(server.calls) == sent
+            await task
+
+    asyncio.run(scenario())
+
+
+def test_a_call_that_hangs_holds_up_nobody_else() -> None:
+    async def scenario() -> None:
+        server = Timed(fixed=0.01, per_row=0.0)
+        queue = server.batcher()
+        await ask_again_and_again(queue, clients=8, rounds=10)
+        server.fixed = 3600.0
+        server.has_begun.clear()
+        hangs = asyncio.create_task(queue.submit(row(1), deadline=FAR))
+        await server.has_begun.wait()
+        server.fixed = 0.01
+        async with asyncio.timeout(30):
+            assert await queue.submit(row(2), deadline=FAR) == [2]
+        assert not hangs.done()
+        hangs.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_what_a_call_and_what_a_row_costs_is_told_apart_and_remembered() -> None:
+    cost = CallCost()
+    for _ in range(10):
+        cost.learn(4, 0.005)
+    assert cost.foretell(4) == 0  # calls of one size tell nothing yet
+    for rows in (1, 2, 8, 3, 16, 5) * 20:
+        cost.learn(rows, 0.003 + 0.0005 * rows)
+    for _ in range(1000):
+        cost.learn(8, 0.007)
+    assert cost.fixed == pytest.approx(0.003, rel=0.02)
+    assert cost.per_row == pytest.approx(0.0005, rel=0.02)
+    assert cost.foretell(10) == pytest.approx(0.008, rel=0.02)
+
+
+def test_a_cost_is_never_negative() -> None:
+    sinking, proportional = CallCost(), CallCost()
+    for rows in (1, 2, 8, 3, 16, 5) * 5:
+        sinking.learn(rows, 0.02 - 0.001 * rows)
+        proportional.learn(rows, 0.001 * rows**2)
+    assert sinking.per_row == 0
+    assert sinking.fixed > 0
+    assert proportional.fixed == pytest.approx(0, abs=1e-12)
+    assert proportional.per_row > 0

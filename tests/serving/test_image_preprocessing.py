@@ -246,7 +246,7 @@ def test_what_takes_longer_than_a_look_is_left_for_later(name: str) -> None:
     preprocessor = ImagePreprocessor(SPEC)
     small = preprocessor.prepare_quickly(encode(scene(), kind, **options))
     assert (small is None) == ("profile" in name)
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (250, 300, 3), dtype=np.uint8))
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 500, 3), dtype=np.uint8))
     assert preprocessor.prepare_quickly(encode(noise, kind, **options)) is None
 
 
