@@ -2,6 +2,7 @@
 # The images, by target:
 #
 #   docker build --target gateway -t sightread-gateway:0.1.0 .
+#   docker build --target gateway --build-arg TRACING=true -t sightread-gateway:0.1.0-tracing .
 #   docker build --target training -t sightread-training:0.1.0 .
 #   docker build --target training --build-arg DEVICE=gpu -t sightread-training:0.1.0-gpu .
 #   docker build --target model-server -t sightread-model-server:0.1.0 .
@@ -46,11 +47,15 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 
 FROM python AS gateway-packages
+# anything, such as true: with what --traces-endpoint needs
+ARG TRACING=
 RUN python -m venv --without-pip /opt/sightread
 COPY requirements/gateway.lock ./
-# --no-deps: the lock is all there is, and leaves out what tokenizers would download with
+COPY requirements/tracing.lock ./
+# --no-deps: the locks are all there is, and leave out what tokenizers would download with
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip --python /opt/sightread/bin/python install --no-deps --require-hashes --requirement gateway.lock
+    pip --python /opt/sightread/bin/python install --no-deps --require-hashes \
+        --requirement gateway.lock ${TRACING:+--requirement tracing.lock}
 
 
 FROM python:3.11-slim-bookworm AS gateway

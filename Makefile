@@ -64,12 +64,15 @@ sbom: $(READY) ## list what ships, as CycloneDX, in bom/
 	@$(SBOM) requirements/gateway.lock --output-file bom/gateway.json
 	@$(SBOM) requirements/all.lock --output-file bom/all.json
 
-# huggingface-hub is what tokenizers downloads with; the gateway downloads nothing, so its image does without
+# huggingface-hub is what tokenizers downloads with; the gateway downloads nothing, so its image does without.
+# tracing.lock is what the extra needs besides.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 lock: $(READY) ## lock the newest versions that pyproject.toml allows
 	@$(LOCK) --upgrade --extra client --extra training --extra development pyproject.toml --output-file requirements/all.lock
 	@$(LOCK) --upgrade --constraint requirements/all.lock \
 		--excludes requirements/gateway.excludes pyproject.toml --output-file requirements/gateway.lock
+	@sed -n 's/==.*//p' requirements/gateway.lock | $(LOCK) --upgrade --constraint requirements/all.lock \
+		--excludes - --extra tracing pyproject.toml --output-file requirements/tracing.lock
 	@$(LOCK) --upgrade --constraint requirements/all.lock --extra training pyproject.toml \
 		--output-file requirements/training-cpu.lock
 	@$(LOCK) --upgrade --constraint requirements/all.lock --extra training pyproject.toml requirements/gpu.in \

@@ -4,12 +4,15 @@ import json
 import re
 import tomllib
 from collections.abc import Callable
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from google.protobuf import text_format
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from pydantic_settings import CliApp
 from starlette.testclient import TestClient
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
@@ -329,15 +332,29 @@ def test_the_gateway_s_image_knows_whether_it_is_alive() -> None:
     assert exec_form("CMD", stage("gateway").partition("HEALTHCHECK")[2].partition("# no shell")[0])[0] == "python"
 
 
-@pytest.mark.parametrize("lock", ["gateway", "training-cpu", "training-gpu"])
-def test_what_is_installed_is_what_was_tested(lock: str) -> None:
-    def pins(name: str) -> dict[str, Any]:
-        text = (ROOT / f"requirements/{name}.lock").read_text()
-        return dict(re.findall(r"^([\w.-]+==\S+)( ;.*)? \\$", text, re.MULTILINE))
+def pins(lock: str) -> dict[str, Any]:
+    text = (ROOT / f"requirements/{lock}.lock").read_text()
+    return dict(re.findall(r"^([\w.-]+==\S+)( ;.*)? \\$", text, re.MULTILINE))
 
+
+@pytest.mark.parametrize("lock", ["gateway", "tracing", "training-cpu", "training-gpu"])
+def test_what_is_installed_is_what_was_tested(lock: str) -> None:
     only_gpu = {pin for pin in pins(lock) if pin.startswith("nvidia-")}
     assert bool(only_gpu) == (lock == "training-gpu")
     assert pins(lock).keys() - only_gpu <= pins("all").keys()
+
+
+def test_the_two_locks_of_the_image_with_tracing_have_all_that_tracing_needs() -> None:
+    gateway, tracing = ({pin.partition("==")[0] for pin in pins(lock)} for lock in ("gateway", "tracing"))
+    assert not gateway & tracing
+    wanted = [Requirement(needed) for needed in PROJECT["optional-dependencies"]["tracing"]]
+    found = set()
+    while wanted:
+        requirement = wanted.pop()
+        if requirement.name not in found and (requirement.marker is None or requirement.marker.evaluate({"extra": ""})):
+            found.add(requirement.name)
+            wanted += [Requirement(needed) for needed in requires(requirement.name) or []]
+    assert tracing <= {canonicalize_name(name) for name in found} <= gateway | tracing
 
 
 def test_what_is_copied_is_let_through() -> None:

@@ -40,7 +40,9 @@ CONFINED = ["--read-only", "--tmpfs", "/tmp", "--cap-drop=ALL", "--security-opt=
 if CONTAINERS == "podman":
     # as Kubernetes does it: nothing else can be written, and images come from nowhere else
     CONFINED += ["--read-only-tmpfs=false", "--pull=never"]
-WHOLE_SERVICE = ("--env", "SIGHTREAD_MODEL_SERVER=dns:///model-server:8500")
+# where the machine is slow, nothing is refused or cut short for it
+PATIENT = ("--env", f"SIGHTREAD_DEADLINE_SECONDS={PATIENCE}", "--env", f"SIGHTREAD_DRAIN_SECONDS={PATIENCE:.0f}")
+WHOLE_SERVICE = ("--env", "SIGHTREAD_MODEL_SERVER=dns:///model-server:8500", *PATIENT)
 TRAIN = ["train", "lstm", "--data", "/data/three_sentences.csv", "--recipe", "seed", "--vocabulary", "100"]
 TRAIN += ["--length", "6", "--models", "/training/models", "--output", "/training/runs"]
 
@@ -79,7 +81,7 @@ def wait_for(condition: Callable[[], bool], name: str) -> None:
 
 def exit_code_when_stopped(name: str) -> int:
     """As Kubernetes stops it: SIGTERM to process 1, and SIGKILL, which is 137, to who does not hear it."""
-    engine("stop", "-t", "60", name)
+    engine("stop", "-t", f"{PATIENCE:.0f}", name)
     return int(engine("inspect", "--format", "{{.State.ExitCode}}", name))
 
 
@@ -215,15 +217,19 @@ def test_an_image_says_what_it_is(image: str) -> None:
 def test_a_picture_and_a_text_are_classified_through_the_image(gateway: tuple[str, str]) -> None:
     _, url = gateway
     picture = (ROOT / "examples/airplane.jpg").read_bytes()
-    answer = httpx.post(f"{url}/classify-image", content=picture, headers={"Content-Type": "image/jpeg"}, timeout=60)
+    answer = httpx.post(
+        f"{url}/classify-image", content=picture, headers={"Content-Type": "image/jpeg"}, timeout=PATIENCE
+    )
     assert answer.json()["label"] == "airplane"
-    answer = httpx.post(f"{url}/classify-text", json={"text": "A wonderful film, beautifully played."}, timeout=60)
+    answer = httpx.post(
+        f"{url}/classify-text", json={"text": "A wonderful film, beautifully played."}, timeout=PATIENCE
+    )
     assert answer.json()["label"] == "positive"
 
 
 def test_what_the_training_image_published_is_served(start_gateway: Callable[..., tuple[str, str]]) -> None:
     _, url = start_gateway("--env", "SIGHTREAD_TEXT_MODEL=toy")
-    answer = httpx.post(f"{url}/classify-text", json={"text": "what a film"}, timeout=60)
+    answer = httpx.post(f"{url}/classify-text", json={"text": "what a film"}, timeout=PATIENCE)
     assert answer.json()["model"] == {"name": "toy", "version": 1}
 
 
@@ -265,7 +271,7 @@ def test_every_accepted_request_is_answered_when_the_container_is_stopped_while_
     statuses: dict[str, int] = {}
 
     def ask(asker: int) -> None:
-        with httpx.Client(base_url=url, timeout=60, verify=CERTIFICATES) as client:
+        with httpx.Client(base_url=url, timeout=PATIENCE, verify=CERTIFICATES) as client:
             for number in itertools.count():
                 request_id = f"{asker}-{number}"
                 try:
