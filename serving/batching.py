@@ -153,7 +153,7 @@ class Batcher(Generic[Answer]):
         Raises:
             Overloaded: there would be no answer before the deadline.
         """
-        if 0 < deadline - asyncio.get_running_loop().time() < self._pace.foretell(self._waiting):
+        if self._pace.is_too_late(self._waiting, deadline - asyncio.get_running_loop().time()):
             raise self._overloaded()
 
     def _overloaded(self) -> Overloaded:

@@ -80,20 +80,24 @@ class Classifier:
         """Measures how long an answer takes to be written."""
         return self._metrics.stage_seconds(self.model.name, "encode").time()
 
-    def check(self, deadline: float, *, announced: int) -> None:
-        """Refuse a request before its body is read: under load even to read a large one, in vain, costs the others.
+    @contextmanager
+    def reading(self, announced: int, *, deadline: float) -> Iterator[None]:
+        """Around the reading of a body: under load even to read a large one, in vain, costs the others.
 
         Args:
-            deadline: by the event loop's clock.
             announced: bytes that the body has, as its header says.
+            deadline: by the event loop's clock.
 
         Raises:
-            Overloaded: so much waits to be decoded that there would be no answer before the deadline.
+            Overloaded: so much waits to be decoded, or comes, that there would be no answer before the deadline.
         """
         if announced < LARGE_BODY:
+            yield
             return
         with self._counting_shed():
             self._decoders.check(deadline=deadline, ahead=self._decoders.waiting)
+        with self._decoders.expecting():
+            yield
 
     async def classify(
         self,

@@ -2,8 +2,9 @@
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from time import perf_counter
 from typing import TypeVar
 
@@ -20,7 +21,7 @@ class Decoders:
         threads: pieces of work at once.
 
     Attributes:
-        waiting: pieces that are not done yet.
+        waiting: pieces that are not done yet, and those that are expected.
     """
 
     def __init__(self, threads: int) -> None:
@@ -55,15 +56,25 @@ class Decoders:
         finally:
             self.waiting -= 1
 
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """A piece of work is on its way, for as long as the context lasts: who comes later has it before them."""
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
+
     def check(self, *, deadline: float, ahead: int) -> None:
         """Refuse a piece of work that would not be done in time.
 
         Raises:
             Overloaded: so much waits already that it would not be done before the deadline.
         """
-        wait = self._pace.foretell(ahead) / self._threads
-        if 0 < deadline - asyncio.get_running_loop().time() < wait:
-            raise Overloaded(f"{ahead:,} inputs wait to be decoded already.", retry_after=math.ceil(wait))
+        turns = ahead / self._threads
+        if self._pace.is_too_late(turns, deadline - asyncio.get_running_loop().time()):
+            wait = math.ceil(self._pace.foretell(turns))
+            raise Overloaded(f"{ahead:,} inputs wait to be decoded already.", retry_after=wait)
 
     def close(self) -> None:
         """End the threads; what has not begun is given up."""

@@ -1,6 +1,8 @@
 """How long what waits will take, by what the last pieces took."""
 
 SHARE_OF_NEWEST = 0.2
+HEADROOM = 1.5
+"""Times what is foretold, there has to be before a deadline: of those that would come just in time half come late."""
 SHARE_OF_FORMER = 0.97
 """What a call still weighs when the next one is known."""
 LEAST_SPREAD = 1e-3
@@ -21,9 +23,13 @@ class Pace:
         else:
             self._seconds_per_unit += SHARE_OF_NEWEST * (newest - self._seconds_per_unit)
 
-    def foretell(self, units: int) -> float:
+    def foretell(self, units: float) -> float:
         """Seconds that so many units will take, one after the other."""
         return units * (self._seconds_per_unit or 0.0)
+
+    def is_too_late(self, units: float, seconds: float) -> bool:
+        """Whether so many units are not sure to be done within so many seconds; what is late already is not refused."""
+        return 0 < seconds < HEADROOM * self.foretell(units)
 
 
 class CallCost:

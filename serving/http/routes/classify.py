@@ -186,8 +186,8 @@ async def _classify(
     request.state.model = classifier.model.name
     asked = query(request, options)
     async with Deadline(request, settings.deadline_seconds) as deadline:
-        classifier.check(deadline.at, announced=announced_length(request.scope))
-        items = await read(request, max_items=settings.max_items)
+        with classifier.reading(announced_length(request.scope), deadline=deadline.at):
+            items = await read(request, max_items=settings.max_items)
         deadline.body_has_come()
         classification = await classifier.classify(
             items.raw,

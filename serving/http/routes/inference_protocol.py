@@ -238,8 +238,8 @@ async def _infer(request: Request, classifier: Classifier, settings: Settings) -
     model = classifier.model
     request.state.model = model.name
     async with Deadline(request, settings.deadline_seconds) as deadline:
-        classifier.check(deadline.at, announced=announced_length(request.scope))
-        inference = await read_inference(request, model.kind, max_items=settings.max_items)
+        with classifier.reading(announced_length(request.scope), deadline=deadline.at):
+            inference = await read_inference(request, model.kind, max_items=settings.max_items)
         deadline.body_has_come()
         classification = await classifier.classify(
             inference.items,
