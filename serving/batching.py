@@ -1,13 +1,13 @@
 """Concurrent requests coalesced into one call.
 
-While nothing is in flight a row goes out at once; what arrives meanwhile is the next batch. So a lone request never
-waits for company, and the busier the service, the larger the batches. Texts of like length go together: a batch costs
-as much as its longest row for each of its rows.
+While nothing is in flight a row goes out at once; what arrives meanwhile is the next batch. So the busier the service,
+the larger the batches. Texts of like length go together: a batch costs as much as its longest row for each of its rows.
 
 What a call costs by itself, and what a row adds, is learned from the calls, and two things follow from it. A further
 call goes out beside others only when its rows outweigh what it costs by itself: an LSTM takes as long for one text as
 for eight, so that eight in one call are better than four and four. And whoever was answered together often asks again
-together: for a moment, worth less than a call, the next batch waits for as many.
+together: for a moment, worth less than a call, the next batch waits for as many. One client that asks time after time
+never waits.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from serving.metrics import Metrics
 from serving.model_server import Refused
-from serving.pace import CallCost, Pace
+from serving.pace import HEADROOM, CallCost, Pace
 from serving.problems import Overloaded, Unavailable
 from serving.tracing import TRACEPARENT
 
@@ -46,6 +47,8 @@ SHARE_FOR_COMPANY = 0.5
 """Of what a call costs by itself: for so long the next batch waits for those who were just answered …"""
 SECONDS_FOR_COMPANY = 0.01
 """… and no longer than this. Who has not asked again by then is not about to."""
+TICK = 0.001
+"""Of the event loop's clock: an alarm that is nearer rings at once, again and again."""
 OVERDUE = 2.0
 """A call that takes so many times what was foretold holds nobody up any more: the next may meet a livelier server."""
 
@@ -111,8 +114,8 @@ class Batcher(Generic[Answer]):
         self._waiting = 0
         self._pace = Pace()
         self._costs: defaultdict[int, CallCost] = defaultdict(CallCost)
-        self._in_flight: set[asyncio.Task[None]] = set()
-        self._overdue = 0.0
+        self._in_flight: dict[asyncio.Task[None], float] = {}
+        """Each with when it is overdue."""
         self._company = 0
         self._company_until = 0.0
         self._dispatch_is_due = False
@@ -153,7 +156,7 @@ class Batcher(Generic[Answer]):
         Raises:
             Overloaded: there would be no answer before the deadline.
         """
-        if self._pace.is_too_late(self._waiting, deadline - asyncio.get_running_loop().time()):
+        if 0 < deadline - asyncio.get_running_loop().time() < self._pace.foretell(self._waiting):
             raise self._overloaded()
 
     def _overloaded(self) -> Overloaded:
@@ -173,32 +176,37 @@ class Batcher(Generic[Answer]):
             self._alarm.cancel()
             self._alarm = None
         loop = asyncio.get_running_loop()
-        while len(self._in_flight) < self._max_in_flight and (likeness := self._next_likeness()) is not None:
+        while len(self._in_flight) < self._max_in_flight and (queues := self._by_age()):
             now = loop.time()
-            not_before = self._not_before(likeness)
-            if not_before > now:
-                self._alarm = loop.call_at(not_before, self._dispatch)
+            not_before = {likeness: self._not_before(likeness) for likeness in queues}
+            likeness = next((likeness for likeness in queues if not_before[likeness] <= now), None)
+            if likeness is None:
+                self._alarm = loop.call_at(max(min(not_before.values()), now + TICK), self._dispatch)
                 return
             if batch := self._next_batch(likeness, now):
-                self._overdue = now + OVERDUE * self._costs[likeness].foretell(len(batch))
                 task = asyncio.create_task(self._run(batch, likeness))
-                self._in_flight.add(task)
-                task.add_done_callback(partial(self._landed, len(batch), likeness))
+                self._in_flight[task] = now + OVERDUE * self._costs[likeness].foretell(len(batch))
+                task.add_done_callback(partial(self._landed, likeness))
 
-    def _next_likeness(self) -> int | None:
-        """Of whoever has waited longest. None: nobody waits."""
+    def _by_age(self) -> list[int]:
+        """The likenesses of those who wait, whoever has waited longest first."""
         waiting = [likeness for likeness, queue in self._queues.items() if queue]
-        return min(waiting, key=lambda likeness: self._queues[likeness][0].since, default=None)
+        return sorted(waiting, key=lambda likeness: self._queues[likeness][0].since)
 
     def _not_before(self, likeness: int) -> float:
-        """When a call goes out if nobody else comes, by the event loop's clock."""
-        rows = len(self._queues[likeness])
+        """When a call for these goes out if nobody else comes, by the event loop's clock."""
+        queue = islice(self._queues[likeness], self._max_batch_size)
+        deadlines = [waiting.deadline for waiting in queue if not waiting.answer.done()]
+        rows = len(deadlines)
         cost = self._costs[likeness]
-        if rows >= self._max_batch_size:
+        if not rows or rows == self._max_batch_size:
             return 0.0
         if self._in_flight:
-            return 0.0 if rows * cost.per_row >= cost.fixed else self._overdue
-        return 0.0 if self._waiting >= self._company else self._company_until
+            until = 0.0 if rows * cost.per_row >= cost.fixed else max(self._in_flight.values())
+        else:
+            until = 0.0 if self._waiting >= self._company else self._company_until
+        # nobody waits for company until it is too late
+        return min(until, min(deadlines) - HEADROOM * cost.foretell(rows))
 
     def _next_batch(self, likeness: int, now: float) -> list[_Waiting[Answer]]:
         """Those who are alike and have waited longest. Empty: all of them gave up."""
@@ -212,10 +220,8 @@ class Batcher(Generic[Answer]):
                 batch.append(waiting)
         return batch
 
-    def _landed(self, rows: int, likeness: int, task: asyncio.Task[None]) -> None:
-        self._in_flight.discard(task)
-        # a lone row that was answered is no company
-        self._company = min(rows + self._waiting, self._max_batch_size)
+    def _landed(self, likeness: int, task: asyncio.Task[None]) -> None:
+        del self._in_flight[task]
         patience = min(SHARE_FOR_COMPANY * self._costs[likeness].fixed, SECONDS_FOR_COMPANY)
         self._company_until = asyncio.get_running_loop().time() + patience
         self._dispatch()
@@ -251,6 +257,8 @@ class Batcher(Generic[Answer]):
             self._fail(batch, error)
             return
         seconds = perf_counter() - sent
+        # before they know: who asks again is to be waited for, and does not wait already
+        self._company = min(len(batch) + self._waiting, self._max_batch_size)
         self._costs[likeness].learn(len(batch), seconds)
         self._pace.learn(len(batch) * len(self._in_flight), seconds)
         for waiting, answer in zip(batch, answers, strict=True):

@@ -23,8 +23,8 @@ if TYPE_CHECKING:  # OpenTelemetry is an extra
     from serving.spans import Spans
 
 MAX_TAKEOVERS = 3
-LARGE_BODY = 512 * 1024
-"""Bytes beyond which a body holds something that is decoded in a thread."""
+LARGE_PICTURE = 512 * 1024
+"""Bytes of one that is decoded in a thread, whatever its format."""
 MAX_EXPLAINED = 16
 """Items of one request that are explained: each costs about as much as a hundred that are not."""
 
@@ -80,24 +80,19 @@ class Classifier:
         """Measures how long an answer takes to be written."""
         return self._metrics.stage_seconds(self.model.name, "encode").time()
 
-    @contextmanager
-    def reading(self, announced: int, *, deadline: float) -> Iterator[None]:
-        """Around the reading of a body: under load even to read a large one, in vain, costs the others.
+    def check(self, deadline: float, *, announced: int) -> None:
+        """Refuse a picture before its bytes are read: under load even to read a large one, in vain, costs the others.
 
         Args:
-            announced: bytes that the body has, as its header says.
             deadline: by the event loop's clock.
+            announced: bytes that it has, as its header says.
 
         Raises:
-            Overloaded: so much waits to be decoded, or comes, that there would be no answer before the deadline.
+            Overloaded: so much waits to be decoded that there would be no answer before the deadline.
         """
-        if announced < LARGE_BODY:
-            yield
-            return
-        with self._counting_shed():
-            self._decoders.check(deadline=deadline, ahead=self._decoders.waiting)
-        with self._decoders.expecting():
-            yield
+        if announced >= LARGE_PICTURE:
+            with self._counting_shed():
+                self._decoders.check(deadline=deadline, ahead=self._decoders.waiting)
 
     async def classify(
         self,

@@ -2,9 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from time import perf_counter
 from typing import TypeVar
 
@@ -21,7 +20,7 @@ class Decoders:
         threads: pieces of work at once.
 
     Attributes:
-        waiting: pieces that are not done yet, and those that are expected.
+        waiting: pieces that are not done yet.
     """
 
     def __init__(self, threads: int) -> None:
@@ -53,15 +52,6 @@ class Decoders:
         self.waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, timed)
-        finally:
-            self.waiting -= 1
-
-    @contextmanager
-    def expecting(self) -> Iterator[None]:
-        """A piece of work is on its way, for as long as the context lasts: who comes later has it before them."""
-        self.waiting += 1
-        try:
-            yield
         finally:
             self.waiting -= 1
 

@@ -5,6 +5,9 @@ HEADROOM = 1.5
 """Times what is foretold, there has to be before a deadline: of those that would come just in time half come late."""
 SHARE_OF_FORMER = 0.97
 """What a call still weighs when the next one is known."""
+MOST_SURPRISE = 4.0
+"""Times what was foretold, at most, a call is taken to have cost: one that was held up for seconds tells nothing of the
+next. Where calls do get slower, all of them tell."""
 LEAST_SPREAD = 1e-3
 """Of the calls' sizes (variance over squared mean): calls of nearly one size say nothing new of what a row adds."""
 
@@ -51,6 +54,8 @@ class CallCost:
 
     def learn(self, rows: int, seconds: float) -> None:
         """A call of so many rows took so long."""
+        if self._is_known:
+            seconds = min(seconds, MOST_SURPRISE * self.foretell(rows))
         self._calls = self._calls * SHARE_OF_FORMER + 1
         self._rows = self._rows * SHARE_OF_FORMER + rows
         self._seconds = self._seconds * SHARE_OF_FORMER + seconds

@@ -35,8 +35,9 @@ class Prepare(Worker):  # type: ignore[misc] # mosec is not here where types are
             return self.tokenizer.encode(json.loads(data)["text"]).ids[: SPEC["length"]]
         picture = Image.open(BytesIO(data))
         # the scale at which the gateway decodes: at a smaller one the answers would be others
-        picture.draft("RGB", [2 * side for side in SPEC["size"]])
-        return np.asarray(picture.convert("RGB").resize(SPEC["size"]))
+        width, height = SPEC["size"]
+        picture.draft("RGB", (2 * width, 2 * height))
+        return np.asarray(picture.convert("RGB").resize((width, height)))
 
 
 class Predict(Worker):  # type: ignore[misc] # as above

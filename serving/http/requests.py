@@ -16,7 +16,7 @@ from starlette.datastructures import FormData, QueryParams, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from serving.http.headers import header, header_values
+from serving.http.headers import announced_length, header, header_values
 from serving.http.schemas import Options, Texts
 from serving.problems import (
     BadRequest,
@@ -198,6 +198,16 @@ async def read_images(request: Request, *, max_items: int) -> Items[bytes]:
         "@photo.jpg -H 'Content-Type: image/jpeg') or application/octet-stream, or multipart/form-data with `file` "
         "parts."
     )
+
+
+def announced_picture(request: Request) -> int:
+    """Bytes that the picture has which is the whole body, as its header says; 0 for all other bodies.
+
+    Raises:
+        BadRequest: two headers name one media type each.
+    """
+    kind = media_type(request)
+    return announced_length(request.scope) if kind.startswith("image/") or kind == "application/octet-stream" else 0
 
 
 class _Form(MultiPartParser):

@@ -1,4 +1,4 @@
-"""Concurrent rows become few calls; nobody waits for a timer, and nobody pays for another's trouble."""
+"""Concurrent rows become few calls; nobody waits for company in vain, and nobody pays for another's trouble."""
 
 import asyncio
 from collections.abc import Sequence
@@ -323,11 +323,13 @@ def test_where_rows_are_the_cost_calls_go_out_beside_each_other() -> None:
     asyncio.run(scenario())
 
 
-def test_a_lone_row_never_waits_for_company() -> None:
+def test_who_asks_one_after_the_other_never_waits_for_company() -> None:
     async def scenario() -> None:
         server = Timed(fixed=0.01, per_row=0.0)
         queue = server.batcher()
-        for sent in range(1, 6):
+        await ask_again_and_again(queue, clients=8, rounds=10)
+        await queue.submit(row(1), deadline=FAR)
+        for sent in range(len(server.calls) + 1, len(server.calls) + 6):
             task = asyncio.create_task(queue.submit(row(1), deadline=FAR))
             await settled()
             assert len(server.calls) == sent
@@ -347,11 +349,70 @@ def test_a_call_that_hangs_holds_up_nobody_else() -> None:
         await server.has_begun.wait()
         server.fixed = 0.01
         async with asyncio.timeout(30):
-            assert await queue.submit(row(2), deadline=FAR) == [2]
+            await queue.submit(row(2), deadline=FAR)  # once what hangs is overdue
+        for sent in range(len(server.calls) + 1, len(server.calls) + 6):
+            task = asyncio.create_task(queue.submit(row(2), deadline=FAR))
+            await settled()
+            assert len(server.calls) == sent
+            await task
         assert not hangs.done()
         hangs.cancel()
 
     asyncio.run(scenario())
+
+
+def test_who_has_no_time_to_wait_for_company_goes_out_beside() -> None:
+    async def scenario() -> None:
+        server = Timed(fixed=0.2, per_row=0.0)
+        queue = server.batcher()
+        await ask_again_and_again(queue, clients=8, rounds=4)
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(0.1)
+        server.has_begun.clear()
+        under_way = asyncio.create_task(queue.submit(row(1), deadline=FAR))
+        await server.has_begun.wait()
+        hurried = asyncio.create_task(queue.submit(row(2), deadline=loop.time() + 0.3))
+        await settled()
+        assert server.running == 2
+        await asyncio.gather(under_way, hurried)
+
+    asyncio.run(scenario())
+
+
+def test_a_full_batch_does_not_wait_behind_others_who_wait_for_company() -> None:
+    async def scenario() -> None:
+        server = Timed(fixed=0.05, per_row=0.0)
+
+        async def predict(rows: Sequence[Row], timeout: float, traceparent: str | None) -> NDArray[np.float32]:  # noqa: ASYNC109
+            return await server.predict([row[:1] for row in rows], timeout, traceparent)
+
+        queue = Batcher(predict, model="m", max_batch_size=8, max_queue=1000, metrics=Metrics())
+        await ask_again_and_again(queue, clients=4, rounds=10)
+        await asyncio.sleep(0.05)
+        server.has_begun.clear()
+        tasks = [asyncio.create_task(queue.submit(row(1), deadline=FAR))]
+        await server.has_begun.wait()
+        tasks.append(asyncio.create_task(queue.submit(row(2), deadline=FAR)))
+        await settled()
+        assert server.running == 1
+        tasks += [asyncio.create_task(queue.submit(np.ones(200, np.int32), deadline=FAR)) for _ in range(8)]
+        await settled()
+        assert server.running == 2
+        assert server.calls[-1] == 8
+        await asyncio.gather(*tasks)
+
+    asyncio.run(scenario())
+
+
+def test_a_call_that_was_held_up_tells_little_of_the_next() -> None:
+    cost = CallCost()
+    for rows in (1, 2, 8, 3, 16, 5) * 20:
+        cost.learn(rows, 0.003 + 0.001 * rows)
+    cost.learn(2, 9.0)
+    assert cost.foretell(2) < 0.01
+    for rows in (1, 2, 8, 3, 16, 5) * 40:
+        cost.learn(rows, 0.03 + 0.01 * rows)  # ten times as slow, from now on
+    assert cost.foretell(2) == pytest.approx(0.05, rel=0.05)
 
 
 def test_what_a_call_and_what_a_row_costs_is_told_apart_and_remembered() -> None:

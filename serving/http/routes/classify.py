@@ -9,8 +9,8 @@ from starlette.responses import JSONResponse, Response
 from serving.batching import Stages
 from serving.classification import Classification, Classifier, Wanted
 from serving.http.errors import documented
-from serving.http.headers import announced_length, header
-from serving.http.requests import Deadline, Items, query, read_images, read_texts
+from serving.http.headers import header
+from serving.http.requests import Deadline, Items, announced_picture, query, read_images, read_texts
 from serving.http.schemas import ImageOptions, ManyAnswers, Options, SingleAnswer
 from serving.problems import (
     BadRequest,
@@ -186,8 +186,8 @@ async def _classify(
     request.state.model = classifier.model.name
     asked = query(request, options)
     async with Deadline(request, settings.deadline_seconds) as deadline:
-        with classifier.reading(announced_length(request.scope), deadline=deadline.at):
-            items = await read(request, max_items=settings.max_items)
+        classifier.check(deadline.at, announced=announced_picture(request))
+        items = await read(request, max_items=settings.max_items)
         deadline.body_has_come()
         classification = await classifier.classify(
             items.raw,

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from serving.classification import Classifier, Wanted
 from serving.http.errors import documented
-from serving.http.headers import announced_length, header
+from serving.http.headers import header
 from serving.http.inference_protocol import (
     BINARY_TYPE,
     HEADER_LENGTH,
@@ -238,8 +238,7 @@ async def _infer(request: Request, classifier: Classifier, settings: Settings) -
     model = classifier.model
     request.state.model = model.name
     async with Deadline(request, settings.deadline_seconds) as deadline:
-        with classifier.reading(announced_length(request.scope), deadline=deadline.at):
-            inference = await read_inference(request, model.kind, max_items=settings.max_items)
+        inference = await read_inference(request, model.kind, max_items=settings.max_items)
         deadline.body_has_come()
         classification = await classifier.classify(
             inference.items,
