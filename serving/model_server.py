@@ -61,6 +61,8 @@ GONE = re.compile(r"Servable not found|Could not find any versions|Could not fin
 MERGED = "padding is turned off"
 """In the text of FAILED_PRECONDITION when server-side batching merged two calls of texts of different lengths."""
 ATTEMPTS = 3
+MOMENT = 0.02
+"""Seconds in which a channel learns that a connection of its has broken: asked at once, it may take the same again."""
 
 
 class Refused(Exception):
@@ -216,10 +218,11 @@ class ModelServer:
             except Unavailable:
                 if attempt > 1:  # two servers of many may be gone, or the only one
                     raise
+                await asyncio.sleep(MOMENT)
             except Refused as refused:
                 if MERGED not in str(refused) or attempt == ATTEMPTS:
                     raise
-                await asyncio.sleep(random.uniform(0, 0.02))  # noqa: S311  # so as not to meet the same call again
+                await asyncio.sleep(random.uniform(0, MOMENT))  # noqa: S311  # so as not to meet the same call again
             if self._metrics is not None:
                 self._metrics.retries(request.model_spec.name).inc()
         raise AssertionError("the last attempt returns or raises")

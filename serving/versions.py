@@ -18,7 +18,7 @@ from serving.drift import Drift
 from serving.explanation import Explanation
 from serving.golden import Unproven, compare_golden_answers, compare_golden_explanation, prepare_golden_examples
 from serving.metrics import Metrics
-from serving.model_server import ModelServer, Refused, VersionStatus
+from serving.model_server import MOMENT, ModelServer, Refused, VersionStatus
 from serving.preprocessing import Preprocessor, preprocessor_for
 from serving.problems import DeadlineExceeded, Overloaded, Problem, Unavailable, UnknownVersion
 from serving.settings import Settings
@@ -288,6 +288,7 @@ class Model:
             return await self._server.versions(self.name, timeout=STATUS_SECONDS)
         except Unavailable:
             # one lost call may be one lost server of many
+            await asyncio.sleep(MOMENT)
             return await self._server.versions(self.name, timeout=STATUS_SECONDS)
 
     def _lost(self, why: str) -> None:
