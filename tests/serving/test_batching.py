@@ -371,7 +371,7 @@ def test_who_has_no_time_to_wait_for_company_goes_out_beside() -> None:
         server.has_begun.clear()
         under_way = asyncio.create_task(queue.submit(row(1), deadline=FAR))
         await server.has_begun.wait()
-        hurried = asyncio.create_task(queue.submit(row(2), deadline=loop.time() + 0.3))
+        hurried = asyncio.create_task(queue.submit(row(2), deadline=loop.time() + 0.25))
         await settled()
         assert server.running == 2
         await asyncio.gather(under_way, hurried)
@@ -381,14 +381,14 @@ def test_who_has_no_time_to_wait_for_company_goes_out_beside() -> None:
 
 def test_a_full_batch_does_not_wait_behind_others_who_wait_for_company() -> None:
     async def scenario() -> None:
-        server = Timed(fixed=0.05, per_row=0.0)
+        server = Timed(fixed=0.2, per_row=0.0)
 
         async def predict(rows: Sequence[Row], timeout: float, traceparent: str | None) -> NDArray[np.float32]:  # noqa: ASYNC109
             return await server.predict([row[:1] for row in rows], timeout, traceparent)
 
         queue = Batcher(predict, model="m", max_batch_size=8, max_queue=1000, metrics=Metrics())
         await ask_again_and_again(queue, clients=4, rounds=10)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
         server.has_begun.clear()
         tasks = [asyncio.create_task(queue.submit(row(1), deadline=FAR))]
         await server.has_begun.wait()
