@@ -104,16 +104,7 @@ def create_app(settings: Settings) -> ASGIApp:
     layers = [
         Middleware(RequestRecord, metrics=metrics, spans=spans),
         *_cross_origin(settings),
-        Middleware(
-            Guard,
-            keys=ApiKeys(Path(settings.api_keys_file)) if settings.api_keys_file else None,
-            open_paths=[
-                *(() if settings.guard_metrics else ("/metrics",)),
-                *(() if settings.guard_docs else (*page.PATHS, *docs.PATHS)),
-            ],
-            rate=settings.rate_limit,
-            concurrency=settings.max_concurrency,
-        ),
+        *_guard(settings),
         Middleware(BodyLimit, max_bytes=settings.max_body_bytes, max_held=settings.max_held_bytes),
         Middleware(Direct, routes=[route for route in classify.routes if isinstance(route, APIRoute)]),
     ]
@@ -151,6 +142,24 @@ def _cross_origin(settings: Settings) -> list[Middleware]:
                 "traceparent",
             ],
             expose_headers=["Inference-Header-Content-Length", "Retry-After", "Server-Timing", "X-Request-ID"],
+        )
+    ]
+
+
+def _guard(settings: Settings) -> list[Middleware]:
+    """What keeps out who may not come in, where there is a rule for that."""
+    if not (settings.api_keys_file or settings.rate_limit or settings.max_concurrency):
+        return []
+    return [
+        Middleware(
+            Guard,
+            keys=ApiKeys(Path(settings.api_keys_file)) if settings.api_keys_file else None,
+            open_paths=[
+                *(() if settings.guard_metrics else ("/metrics",)),
+                *(() if settings.guard_docs else (*page.PATHS, *docs.PATHS)),
+            ],
+            rate=settings.rate_limit,
+            concurrency=settings.max_concurrency,
         )
     ]
 

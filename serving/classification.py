@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from serving.batching import Row, Stages, spent
 from serving.decoding import Decoders
 from serving.explanation import overlay
@@ -80,19 +77,17 @@ class Classifier:
         """Measures how long an answer takes to be written."""
         return self._metrics.stage_seconds(self.model.name, "encode").time()
 
-    def check(self, deadline: float, *, announced: int) -> None:
-        """Refuse a picture before its bytes are read: under load even to read a large one, in vain, costs the others.
+    def check(self, deadline: float) -> None:
+        """Refuse a large picture before its bytes are read: under load even that, in vain, costs the others.
 
         Args:
             deadline: by the event loop's clock.
-            announced: bytes that it has, as its header says.
 
         Raises:
             Overloaded: so much waits to be decoded that there would be no answer before the deadline.
         """
-        if announced >= LARGE_PICTURE:
-            with self._counting_shed():
-                self._decoders.check(deadline=deadline, ahead=self._decoders.waiting)
+        with self._counting_shed():
+            self._decoders.check(deadline=deadline, ahead=self._decoders.waiting)
 
     async def classify(
         self,
@@ -187,10 +182,10 @@ class Classifier:
             spent(stages, "decode", seconds)
             if self._spans is not None:
                 self._spans.stage("decode", seconds, within=self._spans.current(), error=trouble)
-        probabilities = await version.batcher.submit(row, deadline=deadline, stages=stages)
-        if not np.isfinite(probabilities).all():
+        ranking = await version.batcher.submit(row, deadline=deadline, stages=stages)
+        if not ranking.is_finite:
             return Unavailable(f"{self.model.name} has no answer to this: its probabilities are not numbers.")
-        answer = _answer(version.contract.labels, probabilities, wanted.top_k) | remarks
+        answer = _answer(version.contract.labels, ranking.best(wanted.top_k)) | remarks
         self._metrics.predicted(self.model.name, version.number, answer["label"], answer["score"])
         if not wanted.explain or version.explainer is None:
             return answer
@@ -230,11 +225,7 @@ class Classifier:
             raise
 
 
-def _answer(labels: Sequence[str], probabilities: NDArray[np.float32], top_k: int) -> dict[str, Any]:
-    """Probabilities, float32 [labels] → the answer's JSON, best label first; equal ones in the contract's order."""
-    best = (-probabilities).argsort(kind="stable")[:top_k]
-    scores = probabilities[best].tolist()
-    predictions = [
-        {"label": labels[index], "score": round(score, 6)} for index, score in zip(best.tolist(), scores, strict=True)
-    ]
+def _answer(labels: Sequence[str], best: Sequence[tuple[int, float]]) -> dict[str, Any]:
+    """The best labels and their probabilities → the answer's JSON."""
+    predictions = [{"label": labels[index], "score": round(probability, 6)} for index, probability in best]
     return {**predictions[0], "predictions": predictions}

@@ -54,7 +54,7 @@ class Drift:
             case "confidence":
                 return _histogram(probabilities.max(axis=1), bins)
             case "brightness":
-                return _histogram(np.array([row.mean() for row in rows]) / 255, bins)
+                return _histogram(np.stack(rows).reshape(len(rows), -1).mean(axis=1) / 255, bins)
             case _:
                 unknown = sum(np.count_nonzero(row == self._unknown) / len(row) for row in rows)
                 return np.array([len(rows) - unknown, unknown])

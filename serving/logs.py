@@ -1,12 +1,17 @@
 """Log lines: one an event, with its fields, for people or for machines. No line holds a text or a picture."""
 
+import asyncio
 import json
 import logging
+import math
 import sys
 import time
 import warnings
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from functools import lru_cache
-from typing import Any, Literal
+from json.encoder import encode_basestring_ascii
+from typing import Any, Literal, TextIO
 
 STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -19,13 +24,16 @@ def fields(record: logging.LogRecord) -> dict[str, Any]:
 class TextFormatter(logging.Formatter):
     """`time level message key=value …`."""
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, its extra fields last, and below it where an exception came from."""
+        line = self.line(record.created, record.levelname, record.name, record.getMessage(), fields(record))
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the standard library's name
-        """The line, its extra fields last."""
-        told = [f"{name}={_printable(value)}" for name, value in fields(record).items()]
-        return " ".join([super().formatMessage(record), *told])
+    def line(self, at: float, level: str, logger: str, message: str, told: Mapping[str, Any]) -> str:
+        """One event as a line."""
+        del logger
+        words = [f"{name}={_printable(value)}" for name, value in told.items()]
+        return " ".join([f"{_time(int(at))[11:19]} {level:<7} {message}", *words])
 
 
 class JsonFormatter(logging.Formatter):
@@ -33,21 +41,79 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The object: time, level, logger, message, and the event's fields."""
-        line = {
-            "time": _time(int(record.created)),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-            **fields(record),
-        }
+        told = fields(record)
         if record.exc_info:
-            line["exc_info"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+            told["exc_info"] = self.formatException(record.exc_info)
+        return self.line(record.created, record.levelname, record.name, record.getMessage(), told)
+
+    def line(self, at: float, level: str, logger: str, message: str, told: Mapping[str, Any]) -> str:
+        """One event as a line."""
+        members = {"time": _time(int(at)), "level": level, "logger": logger, "message": message, **told}
+        return "{" + ", ".join([f'"{name}": {_json(value)}' for name, value in members.items()]) + "}"
+
+
+class Lines(logging.StreamHandler[TextIO]):
+    """Writes lines to standard error; those of requests together, once in a turn of the event loop."""
+
+    def __init__(self, style: TextFormatter | JsonFormatter) -> None:
+        super().__init__()
+        self.setFormatter(style)
+        self._style = style
+        self._held: list[tuple[float, str, str, str, Mapping[str, Any]]] = []
+
+    def hold(self, logger: str, message: str, told: Mapping[str, Any]) -> None:
+        """Have an event's line written at the end of this turn of the event loop."""
+        with self._locked():
+            if not self._held:
+                asyncio.get_running_loop().call_soon(self.flush)
+            self._held.append((time.time(), "INFO", logger, message, told))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, after those that are held: they came before."""
+        self._release()
+        super().emit(record)
+
+    def flush(self) -> None:
+        """Write what is held."""
+        # whoever read the log may be gone, and at the end of the process so may the stream
+        with self._locked(), suppress(OSError, ValueError):
+            self._release()
+            super().flush()
+
+    def _release(self) -> None:
+        held, self._held = self._held, []
+        if held:
+            self.stream.write("".join([self._style.line(*event) + self.terminator for event in held]))
+
+    def _locked(self) -> AbstractContextManager[Any]:
+        assert self.lock is not None, "a handler has a lock"  # noqa: S101
+        return self.lock
+
+
+def log_request(logger: logging.Logger, told: Mapping[str, Any]) -> None:
+    """What `logger.info("request", extra=told)` does, for a small part of its cost: this comes with every request."""
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    for handler in logging.root.handlers:
+        if isinstance(handler, Lines):
+            handler.hold(logger.name, "request", told)
+            break
+    else:  # somebody embeds the gateway, and has set up logging in another way
+        logger.info("request", extra=told)
 
 
 @lru_cache(maxsize=1)
 def _time(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))
+
+
+def _json(value: object) -> str:
+    """As `json.dumps` writes it, which sets up an encoder for each value."""
+    if isinstance(value, str):
+        return encode_basestring_ascii(value)
+    if type(value) is int or (type(value) is float and math.isfinite(value)):
+        return repr(value)
+    return json.dumps(value, default=str)
 
 
 def _printable(value: object) -> str:
@@ -60,9 +126,8 @@ def configure_logging(style: Literal["auto", "text", "json"], level: str) -> Non
     """Send this process's log lines to standard error in one style."""
     if style == "auto":
         style = "text" if sys.stderr.isatty() else "json"
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    lines = Lines(JsonFormatter() if style == "json" else TextFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[lines], force=True)
     # no line tells these, and to find them out takes longer than to write it
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None  # noqa: SLF001  # the way that the logging HOWTO names, under "Optimization"

@@ -1,24 +1,136 @@
 """The gateway's Prometheus metrics: seconds, `_total`, labels `model, version, stage, code`."""
 
+import asyncio
+import collections
 import functools
 import os
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from time import perf_counter
+from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+import prometheus_client
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 
-Metric = TypeVar("Metric", Counter, Gauge, Histogram)
+GaugeMode = Literal["livemin", "livemax"]
+"""How the processes' values make one."""
 
 
-def of_labels(metric: Metric) -> Callable[..., Metric]:
-    """Labels' values → what counts them. The library's own look-up costs as much as counting does."""
-    return functools.cache(metric.labels)
+class Turn:
+    """What was counted in this turn of the event loop, and is written at its end.
+
+    To write one number takes the library some microseconds, and a request has a dozen. Those of all requests that are
+    answered in one turn are written together.
+    """
+
+    def __init__(self) -> None:
+        self._counted: list[Counted] = []
+
+    def hold(self, counted: "Counted") -> None:
+        """Have it written at the end of this turn."""
+        if not self._counted:
+            asyncio.get_running_loop().call_soon(self.write)
+        self._counted.append(counted)
+
+    def write(self) -> None:
+        """Write what was counted so far."""
+        counted, self._counted = self._counted, []
+        for each in counted:
+            each.write()
+
+
+class Counted(ABC):
+    """What a turn holds."""
+
+    @abstractmethod
+    def write(self) -> None:
+        """Hand it on to the library."""
+
+
+class Counter(Counted):
+    """Counts in this turn, and then in the library's counter."""
+
+    def __init__(self, counter: prometheus_client.Counter, turn: Turn) -> None:
+        self._counter = counter
+        self._turn = turn
+        self._amount = 0
+
+    def inc(self, amount: int = 1) -> None:
+        """Count so many more."""
+        if not self._amount:
+            self._turn.hold(self)
+        self._amount += amount
+
+    def write(self) -> None:
+        self._counter.inc(self._amount)
+        self._amount = 0
+
+
+class Level(Counted):
+    """How many there are, in this turn, and then in the library's gauge."""
+
+    def __init__(self, gauge: Gauge, turn: Turn) -> None:
+        self._gauge = gauge
+        self._turn = turn
+        self._level = 0
+        self._is_held = False
+
+    def add(self, difference: int) -> None:
+        """There are so many more."""
+        if not self._is_held:
+            self._turn.hold(self)
+            self._is_held = True
+        self._level += difference
+
+    def write(self) -> None:
+        self._gauge.set(self._level)
+        self._is_held = False
+
+
+class ManyHistogram(prometheus_client.Histogram):
+    """The library's, which also takes many observations at once."""
+
+    def observe_all(self, amounts: Sequence[float]) -> None:
+        """As `observe` for each."""
+        self._sum.inc(sum(amounts))
+        for bucket, count in collections.Counter(bisect_left(self._upper_bounds, amount) for amount in amounts).items():
+            self._buckets[bucket].inc(count)
+
+
+class Histogram(Counted):
+    """Observes in this turn, and then in the library's histogram."""
+
+    def __init__(self, histogram: ManyHistogram, turn: Turn) -> None:
+        self._histogram = histogram
+        self._turn = turn
+        self._amounts: list[float] = []
+
+    def observe(self, amount: float) -> None:
+        """Note one."""
+        if not self._amounts:
+            self._turn.hold(self)
+        self._amounts.append(amount)
+
+    @contextmanager
+    def time(self) -> Iterator[None]:
+        """Observe the seconds that the context takes."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.observe(perf_counter() - start)
+
+    def write(self) -> None:
+        amounts, self._amounts = self._amounts, []
+        self._histogram.observe_all(amounts)
 
 
 class Metrics:
@@ -26,108 +138,82 @@ class Metrics:
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
-        self.requests = of_labels(
-            Counter(
-                "sightread_requests_total", "HTTP requests answered", ["model", "version", "code"], registry=registry
-            )
+        turn = self._turn = Turn()
+
+        # each remembers what counts for which labels: the library's own look-up costs as much as counting does
+
+        def counter(name: str, about: str, *labels: str) -> Callable[..., Counter]:
+            family = prometheus_client.Counter(name, about, labels, registry=registry)
+            return functools.cache(lambda *values: Counter(family.labels(*values), turn))
+
+        def histogram(name: str, about: str, *labels: str, buckets: Sequence[float]) -> Callable[..., Histogram]:
+            family = ManyHistogram(name, about, labels, buckets=buckets, registry=registry)
+            return functools.cache(lambda *values: Histogram(family.labels(*values), turn))
+
+        def gauge(name: str, about: str, *labels: str, mode: GaugeMode) -> Callable[..., Gauge]:
+            return functools.cache(Gauge(name, about, labels, multiprocess_mode=mode, registry=registry).labels)
+
+        self.requests = counter("sightread_requests_total", "HTTP requests answered", "model", "version", "code")
+        self.request_seconds = histogram(
+            "sightread_request_seconds", "From a request's headers to its answer", "model", buckets=SECONDS
         )
-        self.request_seconds = of_labels(
-            Histogram(
-                "sightread_request_seconds",
-                "From a request's headers to its answer",
-                ["model"],
-                buckets=SECONDS,
-                registry=registry,
-            )
+        self.stage_seconds = histogram(
+            "sightread_stage_seconds",
+            "Time in one stage: decode (one item), queue (one item), predict (one batch), explain_queue (one item), "
+            "explain (one batch), encode (one response), prove (one version)",
+            "model",
+            "stage",
+            buckets=SECONDS,
         )
-        self.stage_seconds = of_labels(
-            Histogram(
-                "sightread_stage_seconds",
-                "Time in one stage: decode (one item), queue (one item), predict (one batch), explain_queue (one "
-                "item), explain (one batch), encode (one response), prove (one version)",
-                ["model", "stage"],
-                buckets=SECONDS,
-                registry=registry,
-            )
+        self.batch_rows = histogram(
+            "sightread_batch_rows", "Rows in one call to the model server", "model", buckets=ROWS
         )
-        self.batch_rows = of_labels(
-            Histogram(
-                "sightread_batch_rows",
-                "Rows in one call to the model server",
-                ["model"],
-                buckets=ROWS,
-                registry=registry,
-            )
-        )
-        self.in_flight = Gauge(
+        in_flight = Gauge(
             "sightread_requests_in_flight",
             "HTTP requests accepted and not yet answered",
             multiprocess_mode="livesum",
             registry=registry,
         )
-        self.shed = of_labels(
-            Counter(
-                "sightread_shed_total",
-                "Items refused because a queue was full, or too long for their deadline",
-                ["model"],
-                registry=registry,
-            )
+        self.in_flight = Level(in_flight, turn)
+        self.shed = counter(
+            "sightread_shed_total", "Items refused because a queue was full, or too long for their deadline", "model"
         )
-        self.proof_failures = of_labels(
-            Counter(
-                "sightread_proof_failures_total",
-                "Versions kept out because they did not prove themselves",
-                ["model", "version"],
-                registry=registry,
-            )
+        self.proof_failures = counter(
+            "sightread_proof_failures_total",
+            "Versions kept out because they did not prove themselves",
+            "model",
+            "version",
         )
-        self.version_proven = of_labels(
-            Gauge(
-                "sightread_version_proven",
-                "1: the version proved itself and takes traffic; 0: it does not",
-                ["model", "version"],
-                multiprocess_mode="livemin",
-                registry=registry,
-            )
+        self.version_proven = gauge(
+            "sightread_version_proven",
+            "1: the version proved itself and takes traffic; 0: it does not",
+            "model",
+            "version",
+            mode="livemin",
         )
-
-        self.retries = of_labels(
-            Counter("sightread_retries_total", "Calls to the model server made once more", ["model"], registry=registry)
+        self.retries = counter("sightread_retries_total", "Calls to the model server made once more", "model")
+        self.predictions = counter(
+            "sightread_predictions_total", "Items by their best label", "model", "version", "label"
         )
-        self.predictions = of_labels(
-            Counter(
-                "sightread_predictions_total",
-                "Items by their best label",
-                ["model", "version", "label"],
-                registry=registry,
-            )
+        self.confidence = histogram(
+            "sightread_confidence", "Probability of an item's best label", "model", "version", buckets=SHARES
         )
-        self.confidence = of_labels(
-            Histogram(
-                "sightread_confidence",
-                "Probability of an item's best label",
-                ["model", "version"],
-                buckets=SHARES,
-                registry=registry,
-            )
+        self.drift = gauge(
+            "sightread_drift",
+            "Distance (0 to 1, Jensen and Shannon) of the recent answers from what the version was trained on, by "
+            "labels, confidence, brightness or unknown_tokens",
+            "model",
+            "version",
+            "of",
+            mode="livemax",
         )
-        self.drift = of_labels(
-            Gauge(
-                "sightread_drift",
-                "Distance (0 to 1, Jensen and Shannon) of the recent answers from what the version was trained on, by "
-                "labels, confidence, brightness or unknown_tokens",
-                ["model", "version", "of"],
-                multiprocess_mode="livemax",
-                registry=registry,
-            )
-        )
-        self.shadow_answers = of_labels(
-            Counter(
-                "sightread_shadow_answers_total",
-                "Items that a shadow answered, too: same, different, failed, or dropped",
-                ["model", "version", "shadow", "answer"],
-                registry=registry,
-            )
+        self.shadow_answers = counter(
+            "sightread_shadow_answers_total",
+            "Items that a shadow answered, too: same, different, failed, or dropped",
+            "model",
+            "version",
+            "shadow",
+            "answer",
         )
 
     def predicted(self, model: str, version: int, label: str, confidence: float) -> None:
@@ -137,6 +223,7 @@ class Metrics:
 
     def page(self) -> bytes:
         """The text that Prometheus scrapes."""
+        self._turn.write()
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self._registry)
         # a worker that was killed could not say that nothing of its is in flight any more

@@ -21,6 +21,7 @@ from serving.metrics import Metrics
 from serving.model_server import MOMENT, ModelServer, Refused, VersionStatus
 from serving.preprocessing import Preprocessor, preprocessor_for
 from serving.problems import DeadlineExceeded, Overloaded, Problem, Unavailable, UnknownVersion
+from serving.ranking import Ranking, rank
 from serving.settings import Settings
 
 if TYPE_CHECKING:  # OpenTelemetry is an extra
@@ -51,7 +52,7 @@ class Version:
     number: int
     contract: Contract
     preprocessor: Preprocessor
-    batcher: Batcher[NDArray[np.float32]]
+    batcher: Batcher[Ranking]
     explainer: Batcher[Explanation] | None
     """None: its contract names no signature for it."""
     told: bytes
@@ -374,10 +375,10 @@ class Model:
 
         drift = Drift(contract, tell_drift)
 
-        async def answer(rows: Sequence[Row], timeout: float, traceparent: str | None) -> NDArray[np.float32]:  # noqa: ASYNC109
-            answers = await predict(rows, timeout, traceparent)
-            drift.see(rows, answers)
-            return answers
+        async def answer(rows: Sequence[Row], timeout: float, traceparent: str | None) -> list[Ranking]:  # noqa: ASYNC109
+            probabilities = await predict(rows, timeout, traceparent)
+            drift.see(rows, probabilities)
+            return rank(probabilities)
 
         batcher = Batcher(
             answer,

@@ -63,6 +63,7 @@ class LimitedConnection(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._settings = settings
         self._header_bytes = 0
+        self._piece = 0
         self._in_headers = True
         self._idle_since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -93,9 +94,12 @@ class LimitedConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport is None or self.transport.is_closing():
             return  # it was refused; what still comes is nobody's
+        self._piece = len(data)
         if self._in_headers:
             self._header_bytes += len(data)
         super().data_received(data)
+        if self._in_headers and self._timer is None:
+            self._start_timer()
         # a body's first bytes may have come in the same piece as the last of the headers: only what is still
         # unfinished can be told to be too long by its length
         if self._in_headers and self._header_bytes > self._settings.max_header_bytes:
@@ -104,18 +108,21 @@ class LimitedConnection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._in_headers = True
         self._header_bytes = 0
-        self._start_timer()
+        self._stop_timer()  # it starts anew when this piece of data did not hold them all
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
         self._idle_since = None
         self._stop_timer()
-        size = len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
-        if size > self._settings.max_header_bytes:
+        # what has come bounds them: seldom need they be counted
+        if self._header_bytes + self._piece > self._settings.max_header_bytes < self._size_of_headers():
             self._refuse_headers()
             raise ValueError("refused")  # ends the parsing; see send_400_response
         super().on_headers_complete()
+
+    def _size_of_headers(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
 
     def send_400_response(self, msg: str) -> None:
         """What the parser cannot read, and what ended the parsing because it was refused already."""

@@ -10,7 +10,11 @@ def header_values(scope: Scope, name: bytes) -> list[str]:
 
 def header(scope: Scope, name: bytes) -> str:
     """What the first header of that name (in lower case) says; empty when there is none."""
-    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+    for key, value in scope["headers"]:
+        if key == name:
+            sent: bytes = value
+            return sent.decode("latin-1")
+    return ""
 
 
 def announced_length(scope: Scope) -> int:

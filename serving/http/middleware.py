@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.http.errors import defect, problem_response
 from serving.http.headers import announced_length, header
+from serving.logs import log_request
 from serving.metrics import Metrics
 from serving.problems import Overloaded, TooLarge, Unavailable
 from serving.tracing import TRACEPARENT
@@ -36,6 +37,7 @@ SECURITY_HEADERS = {
     b"x-content-type-options": b"nosniff",
 }
 """On every response; a page that needs more sets a policy of its own."""
+ALL_SECURITY_HEADERS = list(SECURITY_HEADERS.items())
 
 CLIENT_CLOSED_REQUEST = 499
 """In the log and the metrics, after nginx: who would get a status is gone."""
@@ -78,7 +80,7 @@ class RequestRecord:
         state["request_id"] = request_id
         state["task"] = asyncio.current_task()
         traceparent = header(scope, b"traceparent")[:MAX_TRACEPARENT]
-        TRACEPARENT.set(traceparent if TRACEPARENT_LINE.fullmatch(traceparent) else None)
+        TRACEPARENT.set(traceparent if traceparent and TRACEPARENT_LINE.fullmatch(traceparent) else None)
         span = None if self._spans is None else self._spans.request(scope, request_id)
         status = 0
         has_ended = False
@@ -88,14 +90,12 @@ class RequestRecord:
             has_ended = message["type"] == "http.response.body" and not message.get("more_body", False)
             if message["type"] == "http.response.start":
                 status = message["status"]
-                own = {name.lower() for name, _ in message["headers"]}
-                ours = [(name, value) for name, value in SECURITY_HEADERS.items() if name not in own]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *ours]
+                message["headers"] = _completed(message["headers"], request_id)
             await send(message)
 
+        self._metrics.in_flight.add(1)
         try:
-            with self._metrics.in_flight.track_inprogress():
-                await self._app(scope, receive, send_with_id)
+            await self._app(scope, receive, send_with_id)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             is_given_up = state.get("given_up", False)
@@ -113,6 +113,7 @@ class RequestRecord:
             elif not has_ended:
                 raise  # the server closes the connection: nobody takes half an answer for a whole one
         finally:
+            self._metrics.in_flight.add(-1)
             self._tell(scope, status, perf_counter() - start, traceparent, span)
 
     def _tell(self, scope: Scope, status: int, seconds: float, traceparent: str, span: "Span | None") -> None:
@@ -135,13 +136,22 @@ class RequestRecord:
             fields["traceparent"] = traceparent
         if self._spans is not None and span is not None:
             fields["trace_id"] = self._spans.answered(span, scope, status)
-        logger.info("request", extra=fields)
+        log_request(logger, fields)
 
 
 def _request_id(scope: Scope) -> str:
     """The client's, or one of our own. It is no secret."""
     sent = header(scope, b"x-request-id")
-    return sent if ACCEPTABLE_ID.fullmatch(sent) else f"{random.getrandbits(128):032x}"
+    return sent if sent and ACCEPTABLE_ID.fullmatch(sent) else f"{random.getrandbits(128):032x}"
+
+
+def _completed(headers: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+    """A response's headers, and those that every one has."""
+    completed = [*headers, (b"x-request-id", request_id.encode())]
+    own = {name for name, _ in completed}
+    if SECURITY_HEADERS.keys().isdisjoint(own):
+        return completed + ALL_SECURITY_HEADERS
+    return completed + [(name, value) for name, value in ALL_SECURITY_HEADERS if name not in own]
 
 
 class BodyLimit:

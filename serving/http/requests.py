@@ -14,7 +14,7 @@ from typing import Any, Generic, NoReturn, Self, TypeVar
 from pydantic import ValidationError
 from starlette.datastructures import FormData, QueryParams, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from serving.http.headers import announced_length, header, header_values
 from serving.http.schemas import Options, Texts
@@ -192,7 +192,7 @@ async def read_images(request: Request, *, max_items: int) -> Items[bytes]:
     if kind == "multipart/form-data":
         return await _read_form(request, max_items)
     if kind.startswith("image/") or kind in {"", "application/octet-stream"}:
-        return Items([await request.body()], many=False)
+        return Items([await read_body(request)], many=False)
     raise UnsupportedMediaType(
         f"A body of type {shown(kind)} is not taken. Send the picture's bytes as image/* (curl --data-binary "
         "@photo.jpg -H 'Content-Type: image/jpeg') or application/octet-stream, or multipart/form-data with `file` "
@@ -200,14 +200,33 @@ async def read_images(request: Request, *, max_items: int) -> Items[bytes]:
     )
 
 
-def announced_picture(request: Request) -> int:
-    """Bytes that the picture has which is the whole body, as its header says; 0 for all other bodies.
+def announces_picture(request: Request, size: int) -> bool:
+    """Whether the whole body is one picture, of so many bytes or more, as the headers say.
 
     Raises:
         BadRequest: two headers name one media type each.
     """
+    if announced_length(request.scope) < size:
+        return False
     kind = media_type(request)
-    return announced_length(request.scope) if kind.startswith("image/") or kind == "application/octet-stream" else 0
+    return kind.startswith("image/") or kind == "application/octet-stream"
+
+
+async def read_body(request: Request) -> bytes:
+    """The whole body. Most come in one piece, which Starlette's own way makes a generator and a list of.
+
+    Raises:
+        ClientDisconnect: the client went away before.
+    """
+    pieces: list[bytes] = []
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        piece: bytes = message.get("body", b"")
+        if not message.get("more_body", False):
+            return b"".join([*pieces, piece]) if pieces else piece
+        pieces.append(piece)
 
 
 class _Form(MultiPartParser):
@@ -286,7 +305,7 @@ async def read_texts(request: Request, *, max_items: int) -> Items[str]:
     kind = json_or(
         "text/plain", request, 'application/json such as {"text": "…"} or {"texts": ["…", "…"]}, or text/plain in UTF-8'
     )
-    body = await request.body()
+    body = await read_body(request)
     if kind == "text/plain":
         try:
             return Items([body.decode("utf-8-sig")], many=False)
@@ -371,7 +390,7 @@ def _refuse_compressed(request: Request) -> None:
 
 def _only(request: Request, name: bytes) -> str | None:
     values = header_values(request.scope, name)
-    if len(set(values)) > 1:
+    if len(values) > 1 and len(set(values)) > 1:
         shown_name = name.decode().title()
         raise BadRequest(f"There are {len(values)} {shown_name} headers that contradict each other. Send one.")
     return values[0] if values else None

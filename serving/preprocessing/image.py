@@ -88,6 +88,9 @@ Image.MAX_IMAGE_PIXELS = None
 # What Pillow remarks on a file quotes it: Python would remember each remark for ever, and pictures are not for the log.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
+# Pillow parses a JPEG's quantization tables for those who save it anew with the same ones: in Python, and as long as a
+# small picture takes to decode.
+JpegImagePlugin.MARKER[0xFFDB] = ("DQT", "Define quantization table", JpegImagePlugin.Skip)
 
 
 class ImagePreprocessor:
@@ -197,7 +200,7 @@ class ImagePreprocessor:
             fitted = fitted.convert(self._mode)
         if fitted.size != self._size:
             fitted = ImageOps.pad(fitted, self._size)
-        return np.asarray(fitted).reshape(height, width, self._spec.channels)
+        return np.frombuffer(fitted.tobytes(), np.uint8).reshape(height, width, self._spec.channels)
 
     def _fit(self, image: Image.Image) -> Image.Image:
         match self._spec.fit:

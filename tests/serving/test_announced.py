@@ -3,22 +3,23 @@
 import pytest
 from starlette.requests import Request
 
-from serving.http.requests import announced_picture
+from serving.http.requests import announces_picture
 
 
 @pytest.mark.parametrize(
-    ("headers", "announced"),
+    ("headers", "announces"),
     [
-        ({"content-type": "image/jpeg", "content-length": "700000"}, 700_000),
-        ({"content-type": "application/octet-stream", "content-length": "700000"}, 700_000),
-        ({"content-type": "image/jpeg"}, 0),
-        ({"content-type": "image/jpeg", "content-length": "-7"}, 0),
+        ({"content-type": "image/jpeg", "content-length": "700000"}, True),
+        ({"content-type": "application/octet-stream", "content-length": "700000"}, True),
+        ({"content-type": "image/jpeg", "content-length": "600000"}, False),
+        ({"content-type": "image/jpeg"}, False),
+        ({"content-type": "image/jpeg", "content-length": "-7"}, False),
         # of many items each may be small
-        ({"content-type": "multipart/form-data; boundary=x", "content-length": "700000"}, 0),
-        ({"content-type": "application/json", "content-length": "700000"}, 0),
-        ({"content-length": "700000"}, 0),
+        ({"content-type": "multipart/form-data; boundary=x", "content-length": "700000"}, False),
+        ({"content-type": "application/json", "content-length": "700000"}, False),
+        ({"content-length": "700000"}, False),
     ],
 )
-def test_only_a_picture_that_is_the_whole_body_announces_its_size(headers: dict[str, str], announced: int) -> None:
+def test_only_a_large_picture_that_is_the_whole_body_is_announced(headers: dict[str, str], *, announces: bool) -> None:
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    assert announced_picture(Request({"type": "http", "headers": raw})) == announced
+    assert announces_picture(Request({"type": "http", "headers": raw}), 650_000) == announces

@@ -7,10 +7,10 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from serving.batching import Stages
-from serving.classification import Classification, Classifier, Wanted
+from serving.classification import LARGE_PICTURE, Classification, Classifier, Wanted
 from serving.http.errors import documented
 from serving.http.headers import header
-from serving.http.requests import Deadline, Items, announced_picture, query, read_images, read_texts
+from serving.http.requests import Deadline, Items, announces_picture, query, read_images, read_texts
 from serving.http.schemas import ImageOptions, ManyAnswers, Options, SingleAnswer
 from serving.problems import (
     BadRequest,
@@ -186,7 +186,8 @@ async def _classify(
     request.state.model = classifier.model.name
     asked = query(request, options)
     async with Deadline(request, settings.deadline_seconds) as deadline:
-        classifier.check(deadline.at, announced=announced_picture(request))
+        if announces_picture(request, LARGE_PICTURE):
+            classifier.check(deadline.at)
         items = await read(request, max_items=settings.max_items)
         deadline.body_has_come()
         classification = await classifier.classify(
