@@ -131,9 +131,11 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
 
 def _run(settings: Settings, listener: socket.socket, stack: ExitStack) -> None:
     if settings.workers == 1:
-        from serving.app import create_app  # noqa: PLC0415  # the parent of several workers does without
+        from serving.app import calm_collector, create_app  # noqa: PLC0415  # the parent of workers does without
 
-        uvicorn.Server(_config(create_app(settings), settings)).run(sockets=[listener])
+        app = create_app(settings)
+        calm_collector()
+        uvicorn.Server(_config(app, settings)).run(sockets=[listener])
         return
     os.environ |= settings.environment()
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="sightread-"))

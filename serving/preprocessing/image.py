@@ -25,6 +25,7 @@ from PIL import (
 from serving.contract import ImageInput
 from serving.explanation import numbers
 from serving.preprocessing.colour import opaque, to_srgb
+from serving.preprocessing.jpeg import PlainJpeg
 from serving.preprocessing.structure import RUN_LENGTH, SCAN, check_exif, check_pixels, check_structure, format_of
 from serving.problems import Unprocessable, UnsupportedMediaType
 
@@ -119,18 +120,35 @@ class ImagePreprocessor:
             UnsupportedMediaType: a format that is not on the allow-list.
             Unprocessable: empty, not a picture, truncated or corrupt.
         """
-        return self._pixels(self._read(encoded))
+        pixels = self._prepare(encoded, most=math.inf)
+        assert pixels is not None, "nothing costs too much"  # noqa: S101
+        return pixels
 
     def prepare_quickly(self, encoded: bytes) -> NDArray[np.uint8] | None:
         """As `prepare`, but None for a picture that would take more than about two milliseconds."""
-        if len(encoded) > QUICK_COST:
-            return None
+        return self._prepare(encoded, most=QUICK_COST) if len(encoded) <= QUICK_COST else None
+
+    def _prepare(self, encoded: bytes, *, most: float) -> NDArray[np.uint8] | None:
+        """The pixels, or None if they cost more."""
+        if plain := self._check(encoded):
+            scale = plain.scale(DRAFT_SCALE * self._longest(plain.width, plain.height))
+            if _jpeg_cost(encoded, plain.width * plain.height, plain.width * plain.height // scale**2) > most:
+                return None
+            pixels = plain.pixels(scale)
+            if pixels is not None:
+                return self._fitted(pixels)
         image = self._open(encoded)
-        pixels = image.width * image.height
+        size = image.width * image.height
         self._draft(image)
-        if _cost(image, pixels, encoded) > QUICK_COST:
+        if _cost(image, size, encoded) > most:
             return None
         return self._pixels(_decode(image))
+
+    def _fitted(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A plain JPEG's pixels, uint8 [any height, any width, 3], in the model's geometry."""
+        if pixels.shape == (self._spec.height, self._spec.width, self._spec.channels):
+            return pixels
+        return self._pixels(Image.fromarray(pixels))
 
     def remarks(self, encoded: bytes, row: NDArray[np.uint8]) -> dict[str, Any]:
         """Nothing: a picture is always seen whole, or cropped as the contract says."""
@@ -143,7 +161,10 @@ class ImagePreprocessor:
         `area` is the frame that the model saw, in shares of the upright picture's width and height, from its upper left
         corner: `cover` leaves out what is beside it, `contain` lets it reach over the picture's edges.
         """
-        return {"attribution": numbers(attribution), "area": self._area(*self._read(encoded).size)}
+        self._check(encoded)
+        image = self._open(encoded)
+        self._draft(image)
+        return {"attribution": numbers(attribution), "area": self._area(*_decode(image).size)}
 
     def _area(self, width: int, height: int) -> dict[str, float]:
         frame_width, frame_height = self._size
@@ -162,11 +183,17 @@ class ImagePreprocessor:
         """Pixels of n pictures → uint8 [n, height, width, channels]."""
         return np.stack(rows)
 
-    def _open(self, encoded: bytes) -> Image.Image:
-        """The picture's header, within all limits."""
+    def _check(self, encoded: bytes) -> PlainJpeg | None:
+        """Refuse a file beyond a limit; the file, if it is a plain JPEG."""
         if not encoded:
             raise Unprocessable("The picture is empty (0 bytes).")
-        check_structure(encoded, max_pixels=self._max_pixels)
+        plain = check_structure(encoded, max_pixels=self._max_pixels)
+        if plain:
+            check_pixels(plain.width, plain.height, self._max_pixels)
+        return plain
+
+    def _open(self, encoded: bytes) -> Image.Image:
+        """The header of a picture that was checked, by Pillow."""
         try:
             image = Image.open(BytesIO(encoded), formats=FORMATS)
         except UnidentifiedImageError:
@@ -176,19 +203,19 @@ class ImagePreprocessor:
         check_pixels(*image.size, self._max_pixels)
         return image
 
-    def _read(self, encoded: bytes) -> Image.Image:
-        image = self._open(encoded)
-        self._draft(image)
-        return _decode(image)
+    def _longest(self, width: int, height: int) -> int:
+        """Of the sides that the model sees of a picture of such sides, the longest one at least."""
+        longest = max(self._size)
+        if self._spec.fit == "contain" and min(width, height) > 0:
+            # the frame holds the whole picture, so its short side gets smaller than the frame
+            return max(1, longest * min(width, height) // max(width, height))
+        return longest
 
     def _draft(self, image: Image.Image) -> None:
         """Have a JPEG decoded at a smaller scale where the model sees no more of it. Once: twice would halve twice."""
-        longest = max(self._size)
-        if self._spec.fit == "contain" and min(image.size) > 0:
-            # the frame holds the whole picture, so its short side gets smaller than the frame
-            longest = max(1, longest * min(image.size) // max(image.size))
+        size = DRAFT_SCALE * self._longest(*image.size)
         try:
-            image.draft(None, (DRAFT_SCALE * longest, DRAFT_SCALE * longest))
+            image.draft(None, (size, size))
         except Exception as error:  # Pillow's decoders raise any kind on broken files
             raise _undecodable(error) from error
 
@@ -226,10 +253,13 @@ def _cost(image: Image.Image, pixels: int, encoded: bytes) -> float:
     if "icc_profile" in image.info or image.info.get("compression") in RUN_LENGTH:
         return math.inf  # a profile that was not met before takes some milliseconds, and Python decodes the runs
     if isinstance(image, JpegImagePlugin.JpegImageFile):
-        decoded = image.width * image.height
-        cost = JPEG_COST_OF_A_BYTE * len(encoded) + decoded + JPEG_COST_OF_A_PIXEL_LEFT_OUT * (pixels - decoded)
-        return cost * max(1.0, COST_OF_A_SCAN * encoded.count(SCAN))
+        return _jpeg_cost(encoded, pixels, image.width * image.height)
     return COST[image.format or ""] * max(len(encoded), pixels)
+
+
+def _jpeg_cost(encoded: bytes, pixels: int, decoded: int) -> float:
+    cost = JPEG_COST_OF_A_BYTE * len(encoded) + decoded + JPEG_COST_OF_A_PIXEL_LEFT_OUT * (pixels - decoded)
+    return cost * max(1.0, COST_OF_A_SCAN * encoded.count(SCAN))
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -22,6 +22,7 @@ from PIL.TiffImagePlugin import (
     TILEWIDTH,
 )
 
+from serving.preprocessing.jpeg import PlainJpeg
 from serving.problems import TooLarge, Unprocessable, UnsupportedMediaType
 
 SIGNATURES = {
@@ -72,10 +73,15 @@ _STARTS_SEGMENT = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
 _SOI, _EOI, _SOS, _APP1 = 0xD8, 0xD9, 0xDA, 0xE1
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+_PLAIN = {0xC0, 0xC1, 0xC2, 0xC4, _SOS, 0xDB, 0xDD, 0xE0, 0xFE}
+"""Frames of the usual kinds, tables, restart intervals, JFIF and comments: no segment that speaks of the picture."""
+BITS, COLOURS = 8, 3
+"""Of a plain JPEG."""
 _WITHOUT_LENGTH = {*range(0xD0, 0xD8), _SOI, _EOI, 0xC8, *range(0xF0, 0xFE)}
 """As Pillow reads them: what follows is skipped byte by byte."""
 _EXIF_PREFIX = b"Exif\0\0"
 _LENGTH = Struct(">H")
+_SIZE = Struct(">HH")
 _CHUNK = Struct(">I4s")
 
 
@@ -84,13 +90,16 @@ def format_of(encoded: bytes) -> str | None:
     return next((name for name, signature in SIGNATURES.items() if signature.match(encoded)), None)
 
 
-def check_structure(encoded: bytes, *, max_pixels: int | None) -> None:
+def check_structure(encoded: bytes, *, max_pixels: int | None) -> PlainJpeg | None:
     """Refuse a file that asks for more work than its picture is worth.
 
     Args:
         encoded: a file's bytes.
         max_pixels: what the canvas or the tiles may hold; None for no limit. Decoders that allocate only when they
             decode are checked by what Pillow reads from the header.
+
+    Returns:
+        The file, if it is a plain JPEG.
 
     Raises:
         TooLarge: more pixels than the limit.
@@ -100,7 +109,7 @@ def check_structure(encoded: bytes, *, max_pixels: int | None) -> None:
     with suppress(error, IndexError):  # cut off
         match encoded[:2]:
             case b"\xff\xd8":
-                _check_jpeg(encoded)
+                return _check_jpeg(encoded)
             case b"\x89P":
                 _check_png(encoded)
             case b"RI":
@@ -111,6 +120,7 @@ def check_structure(encoded: bytes, *, max_pixels: int | None) -> None:
                 _check_bmp(encoded)
             case b"II" | b"MM":
                 _check_tiff(encoded)
+    return None
 
 
 def check_exif(exif: bytes) -> None:
@@ -135,9 +145,10 @@ def check_pixels(width: int, height: int, max_pixels: int | None) -> None:
         raise TooLarge(f"The picture has {width} × {height} pixels; at most {max_pixels:,} are taken. Send it smaller.")
 
 
-def _check_jpeg(encoded: bytes) -> None:
+def _check_jpeg(encoded: bytes) -> PlainJpeg | None:
     at = 2
-    layers = 0
+    layers = width = height = 0
+    is_plain = True
     several_scans = False
     exif: list[bytes] = []
     for _ in range(MAX_SEGMENTS):
@@ -145,6 +156,8 @@ def _check_jpeg(encoded: bytes) -> None:
         if encoded[at] != 0xFF or marker in {0x00, 0xFF}:  # noqa: PLR2004  # what every marker starts with
             at = _past_strays(encoded, at)
             marker = encoded[at + 1]
+            is_plain = False
+        is_plain = is_plain and marker in _PLAIN
         if marker in _WITHOUT_LENGTH:
             at += 2
             continue
@@ -157,6 +170,8 @@ def _check_jpeg(encoded: bytes) -> None:
                 exif.append(encoded[at + 10 : at + 2 + length])
         elif marker in _FRAMES:
             several_scans = marker in _PROGRESSIVE
+            is_plain = is_plain and not layers and encoded[at + 4] == BITS
+            height, width = _SIZE.unpack_from(encoded, at + 5)
             layers = encoded[at + 9]
         at += 2 + length
     else:
@@ -165,6 +180,8 @@ def _check_jpeg(encoded: bytes) -> None:
         check_exif(b"".join(exif))
     if several_scans:
         _check_scans(encoded, at)
+    is_plain = is_plain and layers == COLOURS and width > 0 and height > 0
+    return PlainJpeg(encoded, width, height) if is_plain else None
 
 
 def _past_strays(encoded: bytes, at: int) -> int:

@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from pydantic_core import to_json
+from starlette.responses import Response
 
 from serving.batching import Stages
 from serving.classification import LARGE_PICTURE, Classification, Classifier, Wanted
@@ -183,7 +184,8 @@ async def _classify(
     classifier: Classifier,
     settings: Settings,
 ) -> Response:
-    request.state.model = classifier.model.name
+    state = request.scope["state"]
+    state["model"] = classifier.model.name
     asked = query(request, options)
     async with Deadline(request, settings.deadline_seconds) as deadline:
         if announces_picture(request, LARGE_PICTURE):
@@ -198,11 +200,12 @@ async def _classify(
             label=asked.version_label,
             session=header(request.scope, b"x-session-id") or None,
         )
-    request.state.version = classification.version.number
+    state["version"] = classification.version.number
     stages = deadline.stages(classification.stages)
     with classifier.encoding():
         document = _document(classifier.model.name, classification, many=items.many)
-        return JSONResponse(document, headers={"Server-Timing": server_timing(stages)})
+        headers = {"Server-Timing": server_timing(stages)}
+        return Response(to_json(document), headers=headers, media_type="application/json")
 
 
 def server_timing(stages: Stages) -> str:
