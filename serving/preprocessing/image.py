@@ -132,7 +132,9 @@ class ImagePreprocessor:
         """The pixels, or None if they cost more."""
         if plain := self._check(encoded):
             scale = plain.scale(DRAFT_SCALE * self._longest(plain.width, plain.height))
-            if _jpeg_cost(encoded, plain.width * plain.height, plain.width * plain.height // scale**2) > most:
+            size = plain.width * plain.height
+            scans = encoded.count(SCAN) if plain.has_several_scans else 1
+            if _jpeg_cost(len(encoded), size, size // scale**2, scans) > most:
                 return None
             pixels = plain.pixels(scale)
             if pixels is not None:
@@ -253,13 +255,13 @@ def _cost(image: Image.Image, pixels: int, encoded: bytes) -> float:
     if "icc_profile" in image.info or image.info.get("compression") in RUN_LENGTH:
         return math.inf  # a profile that was not met before takes some milliseconds, and Python decodes the runs
     if isinstance(image, JpegImagePlugin.JpegImageFile):
-        return _jpeg_cost(encoded, pixels, image.width * image.height)
+        return _jpeg_cost(len(encoded), pixels, image.width * image.height, encoded.count(SCAN))
     return COST[image.format or ""] * max(len(encoded), pixels)
 
 
-def _jpeg_cost(encoded: bytes, pixels: int, decoded: int) -> float:
-    cost = JPEG_COST_OF_A_BYTE * len(encoded) + decoded + JPEG_COST_OF_A_PIXEL_LEFT_OUT * (pixels - decoded)
-    return cost * max(1.0, COST_OF_A_SCAN * encoded.count(SCAN))
+def _jpeg_cost(size: int, pixels: int, decoded: int, scans: int) -> float:
+    cost = JPEG_COST_OF_A_BYTE * size + decoded + JPEG_COST_OF_A_PIXEL_LEFT_OUT * (pixels - decoded)
+    return cost * max(1.0, COST_OF_A_SCAN * scans)
 
 
 def _upright(image: Image.Image) -> Image.Image:

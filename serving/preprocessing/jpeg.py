@@ -20,6 +20,7 @@ class PlainJpeg(NamedTuple):
     encoded: bytes
     width: int
     height: int
+    has_several_scans: bool
 
     def scale(self, size: int) -> int:
         """By what it is decoded smaller, so that both sides have this size at least, as Pillow chooses it."""

@@ -181,7 +181,7 @@ def _check_jpeg(encoded: bytes) -> PlainJpeg | None:
     if several_scans:
         _check_scans(encoded, at)
     is_plain = is_plain and layers == COLOURS and width > 0 and height > 0
-    return PlainJpeg(encoded, width, height) if is_plain else None
+    return PlainJpeg(encoded, width, height, several_scans) if is_plain else None
 
 
 def _past_strays(encoded: bytes, at: int) -> int:
