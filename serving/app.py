@@ -41,8 +41,9 @@ from serving.tracing import spans_to
 from serving.traffic import Traffic
 from serving.versions import Model
 
-OBJECTS_BEFORE_COLLECTION = 20_000
-"""Made and not gone again, before garbage is looked for among them."""
+COLLECTION = (10_000, 2, 2)
+"""So many objects made and not gone again before garbage is looked for among them; every second time among those that
+outlived one look, too, and every second time of these among all that were made since the start."""
 DESCRIPTION = "Classifies pictures and texts. Every answer names the model version that gave it."
 
 
@@ -181,11 +182,11 @@ def create_worker_app() -> ASGIApp:
 def calm_collector() -> None:
     """For a process that serves: have garbage collected less often, and not looked for in what stays for good.
 
-    A request leaves next to no cycles behind; by its usual rule the collector would still run at every other one.
+    A request leaves next to no cycles behind; by its usual rule the collector would still run every few of them.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(OBJECTS_BEFORE_COLLECTION)
+    gc.set_threshold(*COLLECTION)
 
 
 def _stop_after(parent: multiprocessing.process.BaseProcess) -> None:

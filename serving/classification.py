@@ -175,7 +175,8 @@ class Classifier:
             trouble = problem
             if isinstance(problem, Overloaded):
                 raise
-            return problem
+            # as an outcome it comes from nowhere: its frames would hold the item, and itself
+            return problem.with_traceback(None)
         finally:
             seconds = perf_counter() - start
             self._metrics.stage_seconds(self.model.name, "decode").observe(seconds)

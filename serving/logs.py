@@ -70,7 +70,7 @@ class Lines(logging.StreamHandler[TextIO]):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line, after those that are held: they came before."""
-        self._release()
+        self.flush()
         super().emit(record)
 
     def flush(self) -> None:
@@ -94,12 +94,11 @@ def log_request(logger: logging.Logger, told: Mapping[str, Any]) -> None:
     """What `logger.info("request", extra=told)` does, for a small part of its cost: this comes with every request."""
     if not logger.isEnabledFor(logging.INFO):
         return
-    for handler in logging.root.handlers:
-        if isinstance(handler, Lines):
-            handler.hold(logger.name, "request", told)
-            break
-    else:  # somebody embeds the gateway, and has set up logging in another way
-        logger.info("request", extra=told)
+    match logging.root.handlers:
+        case [Lines() as lines]:
+            lines.hold(logger.name, "request", told)
+        case _:  # somebody embeds the gateway, and has set up logging in another way
+            logger.info("request", extra=told)
 
 
 @lru_cache(maxsize=1)

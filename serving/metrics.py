@@ -25,7 +25,7 @@ GaugeMode = Literal["livemin", "livemax"]
 
 
 class Turn:
-    """What was counted in this turn of the event loop, and is written at its end.
+    """What was counted in this turn of the event loop, and is written right after it.
 
     To write one number takes the library some microseconds, and a request has a dozen. Those of all requests that are
     answered in one turn are written together.
@@ -33,18 +33,20 @@ class Turn:
 
     def __init__(self) -> None:
         self._counted: list[Counted] = []
+        self._is_due = False
 
     def hold(self, counted: "Counted") -> None:
-        """Have it written at the end of this turn."""
-        if not self._counted:
+        """Have it written right after this turn."""
+        if not self._is_due:
             asyncio.get_running_loop().call_soon(self.write)
+            self._is_due = True
         self._counted.append(counted)
 
     def write(self) -> None:
         """Write what was counted so far."""
-        counted, self._counted = self._counted, []
-        for each in counted:
-            each.write()
+        self._is_due = False
+        while self._counted:
+            self._counted.pop().write()
 
 
 class Counted(ABC):
@@ -70,8 +72,8 @@ class Counter(Counted):
         self._amount += amount
 
     def write(self) -> None:
-        self._counter.inc(self._amount)
-        self._amount = 0
+        amount, self._amount = self._amount, 0
+        self._counter.inc(amount)
 
 
 class Level(Counted):
@@ -91,8 +93,8 @@ class Level(Counted):
         self._level += difference
 
     def write(self) -> None:
-        self._gauge.set(self._level)
         self._is_held = False
+        self._gauge.set(self._level)
 
 
 class ManyHistogram(prometheus_client.Histogram):

@@ -29,7 +29,12 @@ PROTOCOL_PATH = re.compile(r"/v2(/|$)")
 
 
 def problem_response(request: Request, problem: Problem, headers: dict[str, str] | None = None) -> Response:
-    """The problem as a response; `instance` names the request."""
+    """The problem as a response; `instance` names the request.
+
+    It ends here: its traceback goes, through whose frames it would hold the body, and itself, until the collector
+    comes.
+    """
+    problem.__traceback__ = None
     document = problem.document() | {"instance": f"urn:request:{request.state.request_id}"}
     if PROTOCOL_PATH.match(request.scope["path"]):
         document["error"] = problem.detail

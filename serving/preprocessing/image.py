@@ -89,9 +89,6 @@ Image.MAX_IMAGE_PIXELS = None
 # What Pillow remarks on a file quotes it: Python would remember each remark for ever, and pictures are not for the log.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
-# Pillow parses a JPEG's quantization tables for those who save it anew with the same ones: in Python, and as long as a
-# small picture takes to decode.
-JpegImagePlugin.MARKER[0xFFDB] = ("DQT", "Define quantization table", JpegImagePlugin.Skip)
 
 
 class ImagePreprocessor:
@@ -139,6 +136,7 @@ class ImagePreprocessor:
             pixels = plain.pixels(scale)
             if pixels is not None:
                 return self._fitted(pixels)
+            # Pillow says what is wrong, or reads it all the same: a damaged one takes up to twice as long
         image = self._open(encoded)
         size = image.width * image.height
         self._draft(image)

@@ -86,6 +86,25 @@ def test_headers_over_the_limit_are_a_431(strict: Service, head: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    "pieces",
+    [
+        [b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 5000, b"\r\n\r\n"],
+        [b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 3000, b"a" * 3000 + b"\r\n\r\n"],
+        [b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\nGET /livez HTTP/1.1\r\nX: " + b"a" * 5000, b"\r\n\r\n"],
+        [b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\nGET /livez HTTP/1.1\r\nX: " + b"a" * 5000 + b"\r\n\r\n"],
+    ],
+)
+def test_headers_over_the_limit_are_a_431_in_whatever_pieces_they_come(strict: Service, pieces: list[bytes]) -> None:
+    with connect(strict) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for piece in pieces:
+            connection.sendall(piece)
+            time.sleep(0.3)  # so that it comes by itself
+        answer = everything(connection)
+    assert b"HTTP/1.1 431 " in answer
+
+
+@pytest.mark.parametrize(
     "head",
     [b"nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01", b"GET \xff HTTP/1.1\r\n\r\n"],
 )
