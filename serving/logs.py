@@ -77,13 +77,10 @@ class Lines(logging.StreamHandler[TextIO]):
         """Write what is held."""
         # whoever read the log may be gone, and at the end of the process so may the stream
         with self._locked(), suppress(OSError, ValueError):
-            self._release()
+            held, self._held = self._held, []
+            if held:
+                self.stream.write("".join([self._style.line(*event) + self.terminator for event in held]))
             super().flush()
-
-    def _release(self) -> None:
-        held, self._held = self._held, []
-        if held:
-            self.stream.write("".join([self._style.line(*event) + self.terminator for event in held]))
 
     def _locked(self) -> AbstractContextManager[Any]:
         assert self.lock is not None, "a handler has a lock"  # noqa: S101

@@ -63,7 +63,6 @@ class LimitedConnection(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._settings = settings
         self._header_bytes = 0
-        self._size_of_piece = self._size_of_first_piece = 0
         self._in_headers = True
         self._idle_since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -94,7 +93,6 @@ class LimitedConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport is None or self.transport.is_closing():
             return  # it was refused; what still comes is nobody's
-        self._size_of_piece = len(data)
         if self._in_headers:
             self._header_bytes += len(data)
         super().data_received(data)
@@ -108,7 +106,6 @@ class LimitedConnection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._in_headers = True
         self._header_bytes = 0
-        self._size_of_first_piece = self._size_of_piece
         self._stop_timer()  # it starts anew when this piece of data did not hold them all
         super().on_message_begin()
 
@@ -116,15 +113,11 @@ class LimitedConnection(HttpToolsProtocol):
         self._in_headers = False
         self._idle_since = None
         self._stop_timer()
-        # the pieces that they came in bound them: seldom need they be counted
-        most = self._settings.max_header_bytes
-        if self._size_of_first_piece + self._header_bytes > most and self._size_of_headers() > most:
+        size = len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
+        if size > self._settings.max_header_bytes:
             self._refuse_headers()
             raise ValueError("refused")  # ends the parsing; see send_400_response
         super().on_headers_complete()
-
-    def _size_of_headers(self) -> int:
-        return len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
 
     def send_400_response(self, msg: str) -> None:
         """What the parser cannot read, and what ended the parsing because it was refused already."""

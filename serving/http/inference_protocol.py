@@ -29,7 +29,7 @@ from serving.http.inference_schemas import (
     RequestedOutput,
     RequestInput,
 )
-from serving.http.requests import check_count, faults, json_or, parse_json, shown
+from serving.http.requests import check_count, faults, json_or, parse_json, read_body, shown
 from serving.problems import BadRequest, Problem, Unprocessable
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -70,7 +70,7 @@ async def read_inference(request: Request, kind: Kind, *, max_items: int) -> Inf
     """
     json_or(BINARY_TYPE, request, f"application/json, or {BINARY_TYPE} with tensors after the JSON")
     length = _header_length(request)
-    body = await request.body()
+    body = await read_body(request)
     if length is not None and length > len(body):
         raise BadRequest(f"{HEADER_LENGTH} is {length:,}, and the body has {len(body):,} bytes.")
     asked = _parse(body if length is None else body[:length])

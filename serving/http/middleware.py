@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import Iterable, MutableMapping
+from collections.abc import MutableMapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,6 @@ SECURITY_HEADERS = {
     b"x-content-type-options": b"nosniff",
 }
 """On every response; a page that needs more sets a policy of its own."""
-ALL_SECURITY_HEADERS = list(SECURITY_HEADERS.items())
 
 CLIENT_CLOSED_REQUEST = 499
 """In the log and the metrics, after nginx: who would get a status is gone."""
@@ -80,7 +79,7 @@ class RequestRecord:
         state["request_id"] = request_id
         state["task"] = asyncio.current_task()
         traceparent = header(scope, b"traceparent")[:MAX_TRACEPARENT]
-        TRACEPARENT.set(traceparent if traceparent and TRACEPARENT_LINE.fullmatch(traceparent) else None)
+        TRACEPARENT.set(traceparent if TRACEPARENT_LINE.fullmatch(traceparent) else None)
         span = None if self._spans is None else self._spans.request(scope, request_id)
         status = 0
         has_ended = False
@@ -90,7 +89,9 @@ class RequestRecord:
             has_ended = message["type"] == "http.response.body" and not message.get("more_body", False)
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = _completed(message["headers"], request_id)
+                own = {name.lower() for name, _ in message["headers"]}
+                ours = [(name, value) for name, value in SECURITY_HEADERS.items() if name not in own]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *ours]
             await send(message)
 
         self._metrics.in_flight.add(1)
@@ -142,16 +143,7 @@ class RequestRecord:
 def _request_id(scope: Scope) -> str:
     """The client's, or one of our own. It is no secret."""
     sent = header(scope, b"x-request-id")
-    return sent if sent and ACCEPTABLE_ID.fullmatch(sent) else f"{random.getrandbits(128):032x}"
-
-
-def _completed(headers: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
-    """A response's headers, and those that every one has."""
-    completed = [*headers, (b"x-request-id", request_id.encode())]
-    own = {name for name, _ in completed}
-    if SECURITY_HEADERS.keys().isdisjoint(own):
-        return completed + ALL_SECURITY_HEADERS
-    return completed + [(name, value) for name, value in ALL_SECURITY_HEADERS if name not in own]
+    return sent if ACCEPTABLE_ID.fullmatch(sent) else f"{random.getrandbits(128):032x}"
 
 
 class BodyLimit:

@@ -117,21 +117,19 @@ class ImagePreprocessor:
             UnsupportedMediaType: a format that is not on the allow-list.
             Unprocessable: empty, not a picture, truncated or corrupt.
         """
-        pixels = self._prepare(encoded, most=math.inf)
-        assert pixels is not None, "nothing costs too much"  # noqa: S101
+        pixels = self._prepare(encoded, quickly=False)
+        assert pixels is not None, "it may take long"  # noqa: S101
         return pixels
 
     def prepare_quickly(self, encoded: bytes) -> NDArray[np.uint8] | None:
         """As `prepare`, but None for a picture that would take more than about two milliseconds."""
-        return self._prepare(encoded, most=QUICK_COST) if len(encoded) <= QUICK_COST else None
+        return self._prepare(encoded, quickly=True) if len(encoded) <= QUICK_COST else None
 
-    def _prepare(self, encoded: bytes, *, most: float) -> NDArray[np.uint8] | None:
-        """The pixels, or None if they cost more."""
+    def _prepare(self, encoded: bytes, *, quickly: bool) -> NDArray[np.uint8] | None:
+        """The pixels, or None if they are wanted quickly and cost more than QUICK_COST."""
         if plain := self._check(encoded):
             scale = plain.scale(DRAFT_SCALE * self._longest(plain.width, plain.height))
-            size = plain.width * plain.height
-            scans = encoded.count(SCAN) if plain.has_several_scans else 1
-            if _jpeg_cost(len(encoded), size, size // scale**2, scans) > most:
+            if quickly and _plain_cost(plain, scale) > QUICK_COST:
                 return None
             pixels = plain.pixels(scale)
             if pixels is not None:
@@ -140,7 +138,7 @@ class ImagePreprocessor:
         image = self._open(encoded)
         size = image.width * image.height
         self._draft(image)
-        if _cost(image, size, encoded) > most:
+        if quickly and _cost(image, size, encoded) > QUICK_COST:
             return None
         return self._pixels(_decode(image))
 
@@ -255,6 +253,12 @@ def _cost(image: Image.Image, pixels: int, encoded: bytes) -> float:
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         return _jpeg_cost(len(encoded), pixels, image.width * image.height, encoded.count(SCAN))
     return COST[image.format or ""] * max(len(encoded), pixels)
+
+
+def _plain_cost(plain: PlainJpeg, scale: int) -> float:
+    size = plain.width * plain.height
+    scans = plain.encoded.count(SCAN) if plain.has_several_scans else 1
+    return _jpeg_cost(len(plain.encoded), size, size // scale**2, scans)
 
 
 def _jpeg_cost(size: int, pixels: int, decoded: int, scans: int) -> float:

@@ -26,9 +26,9 @@ SAVED: list[dict[str, object]] = [
 ]
 
 
-def noise(size: tuple[int, int], mode: str = "RGB") -> Image.Image:
+def noise(size: tuple[int, int]) -> Image.Image:
     pixels = np.random.default_rng(sum(size)).integers(0, 256, (*size[::-1], 3), np.uint8)
-    return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).convert(mode)
+    return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
 
 
 def saved(image: Image.Image, **options: object) -> bytes:
