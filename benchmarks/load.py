@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+import re
 import shutil
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -31,7 +34,8 @@ end
 THREADS = 1
 """Of wrk: one keeps up with every server here, and leaves them the rest of the machine."""
 TIMEOUT = 30
-OK, TOO_MANY = b"HTTP/1.1 200", b"HTTP/1.1 429"
+LENGTH = re.compile(rb"^content-length: *(\d+)", re.IGNORECASE | re.MULTILINE)
+OK, TOO_MANY, CLOSE = b"HTTP/1.1 200", b"HTTP/1.1 429", b"\r\nconnection: close\r\n"
 
 
 class LoadProblem(Exception):
@@ -101,48 +105,102 @@ def open_loop(url: str, sent: Input, *, rate: float, seconds: float, deadline: f
 
 async def _open_loop(url: str, sent: Input, rate: float, seconds: float, deadline: float | None) -> Measurement:
     place = urlsplit(url)
-    host, port = place.hostname or "127.0.0.1", place.port or 80
     target = f"{place.path}?{place.query}" if place.query else place.path
     head = f"POST {target} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: {sent.content_type}\r\n"
     if deadline is not None:
         head += f"X-Request-Timeout: {deadline:g}\r\n"
     request = f"{head}Content-Length: {len(sent.body)}\r\n\r\n".encode() + sent.body
-    idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+    connections = _Connections(place.hostname or "127.0.0.1", place.port or 80)
     latencies: list[float] = []
     refusals: list[float] = []
-    failed = 0
 
     async def ask(due: float) -> None:
-        nonlocal failed
-        try:
-            reader, writer = idle.pop() if idle else await asyncio.open_connection(host, port)
-            writer.write(request)
-            header = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), TIMEOUT)
-            length = next(line for line in header.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-            await reader.readexactly(int(length.split(b":")[1]))
-        except (OSError, EOFError, TimeoutError, StopIteration):
-            failed += 1
-            return
-        if not header.startswith(OK):
-            failed += 1
-            if header.startswith(TOO_MANY):
-                refusals.append(time.perf_counter() - due)
-            writer.close()
-            return
-        idle.append((reader, writer))
-        latencies.append(time.perf_counter() - due)
+        with suppress(OSError):
+            answer = await connections.ask(request)
+            if answer.startswith((OK, TOO_MANY)):
+                (latencies if answer.startswith(OK) else refusals).append(time.perf_counter() - due)
 
     start = time.perf_counter()
-    async with asyncio.TaskGroup() as group:
-        for number in range(round(rate * seconds)):
-            due = start + number / rate
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            group.create_task(ask(due))
+    asked = round(rate * seconds)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds + TIMEOUT), asyncio.TaskGroup() as group:
+            for number in range(asked):
+                due = start + number / rate
+                if (early := due - time.perf_counter()) > 0:
+                    await asyncio.sleep(early)
+                group.create_task(ask(due))
     took = time.perf_counter() - start
-    for _, writer in idle:
-        writer.close()
+    connections.close()
     if not latencies:
         raise LoadProblem(f"{url} gave no right answer to {sent.name}.")
     p50, p99 = np.quantile(latencies, [0.5, 0.99]) * 1e3
     refused_p99 = float(np.quantile(refusals, 0.99)) * 1e3 if refusals else 0.0
+    failed = asked - len(latencies)
     return Measurement(len(latencies) / took, float(p50), float(p99), failed, len(refusals), refused_p99)
+
+
+class _Connections:
+    """As many as are needed for all that is asked at once; each is used again."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
+        self._idle: list[_Connection] = []
+
+    async def ask(self, request: bytes) -> bytes:
+        """A request → its answer. Raises OSError: there was none."""
+        connection = self._reusable()
+        if connection is None:
+            loop = asyncio.get_running_loop()
+            _, connection = await loop.create_connection(_Connection, self._host, self._port)
+        answer = await connection.ask(request)
+        if CLOSE in answer.lower():
+            connection.close()
+        self._idle.append(connection)
+        return answer
+
+    def _reusable(self) -> "_Connection | None":
+        while self._idle:
+            if not (connection := self._idle.pop()).is_closing():
+                return connection
+        return None
+
+    def close(self) -> None:
+        """Ask no more."""
+        for connection in self._idle:
+            connection.close()
+
+
+class _Connection(asyncio.Protocol):
+    """One that asks a request at a time. Streams cost several times as much, which the servers would lack."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._received = b""
+        self._answer: asyncio.Future[bytes] | None = None
+
+    def ask(self, request: bytes) -> asyncio.Future[bytes]:
+        """Send it → its answer. Raises OSError: the connection was closed instead."""
+        self._received = b""
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        return self._answer
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, end, body = self._received.partition(b"\r\n\r\n")
+        length = LENGTH.search(head)
+        if end and length and len(body) >= int(length[1]) and self._answer and not self._answer.done():
+            self._answer.set_result(self._received)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._answer and not self._answer.done():
+            self._answer.set_exception(error or ConnectionResetError("closed before its answer"))
+
+    def is_closing(self) -> bool:
+        """Whether nothing can be asked any more."""
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._transport.close()
