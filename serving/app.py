@@ -39,6 +39,7 @@ from serving.settings import Settings
 from serving.stopping import Stopping
 from serving.tracing import spans_to
 from serving.traffic import Traffic
+from serving.turns import Turns
 from serving.versions import Model
 
 COLLECTION = (10_000, 2, 2)
@@ -57,6 +58,7 @@ def create_app(settings: Settings) -> ASGIApp:
     server = ModelServer(settings.model_server, Certificates.of(settings), metrics=metrics)
     stopping = Stopping(settings.not_ready_seconds)
     decoders = Decoders(settings.decoders or os.cpu_count() or 1)
+    turns = Turns()
     spans = spans_to(settings.traces_endpoint, model_server=settings.model_server)
 
     def model(name: str, kind: Literal["image", "text"]) -> Model:
@@ -66,7 +68,7 @@ def create_app(settings: Settings) -> ASGIApp:
         if model is None:
             return None
         traffic = Traffic(model, settings=settings, metrics=metrics)
-        return Classifier(model, traffic=traffic, decoders=decoders, metrics=metrics, spans=spans)
+        return Classifier(model, traffic=traffic, decoders=decoders, turns=turns, metrics=metrics, spans=spans)
 
     image_model = model(settings.image_model, "image") if settings.image_model else None
     text_model = model(settings.text_model, "text") if settings.text_model else None

@@ -14,6 +14,7 @@ from serving.metrics import Metrics
 from serving.preprocessing import Preprocessor
 from serving.problems import BadRequest, Overloaded, Problem, TooLarge, Unavailable, UnknownVersion
 from serving.traffic import Traffic
+from serving.turns import Turns
 from serving.versions import Model, Version
 
 if TYPE_CHECKING:  # OpenTelemetry is an extra
@@ -60,16 +61,25 @@ class Classifier:
         model: whose versions answer.
         traffic: which of them answers whoever names none.
         decoders: where large inputs are prepared.
+        turns: who works on the event loop next.
         metrics: where the stages are measured.
         spans: what traces them, or None.
     """
 
     def __init__(
-        self, model: Model, *, traffic: Traffic, decoders: Decoders, metrics: Metrics, spans: "Spans | None" = None
+        self,
+        model: Model,
+        *,
+        traffic: Traffic,
+        decoders: Decoders,
+        turns: Turns,
+        metrics: Metrics,
+        spans: "Spans | None" = None,
     ) -> None:
         self.model = model
         self._traffic = traffic
         self._decoders = decoders
+        self._turns = turns
         self._metrics = metrics
         self._spans = spans
 
@@ -77,17 +87,21 @@ class Classifier:
         """Measures how long an answer takes to be written."""
         return self._metrics.stage_seconds(self.model.name, "encode").time()
 
-    def check(self, deadline: float) -> None:
-        """Refuse a large picture before its bytes are read: under load even that, in vain, costs the others.
+    async def admit(self, deadline: float, *, is_large_picture: bool) -> None:
+        """Let a request in when it is its turn, or refuse it before its body is read: both spare the others.
 
         Args:
             deadline: by the event loop's clock.
+            is_large_picture: whether a thread will decode it.
 
         Raises:
-            Overloaded: so much waits to be decoded that there would be no answer before the deadline.
+            Overloaded: so much waits already that there would be no answer before the deadline.
         """
         with self._counting_shed():
-            self._decoders.check(deadline=deadline, ahead=self._decoders.waiting)
+            self._turns.check(deadline)
+            if is_large_picture:
+                self._decoders.check(deadline=deadline, ahead=self._decoders.waiting)
+        await self._take_turn()
 
     async def classify(
         self,
@@ -154,11 +168,15 @@ class Classifier:
         def classify(item: bytes | str) -> Coroutine[None, None, Outcome]:
             return self._classify_one(version, item, deadline, wanted, stages=stages, ahead=ahead)
 
+        async def classify_in_turn(item: bytes | str) -> Outcome:
+            await self._take_turn()
+            return await classify(item)
+
         if len(items) == 1:
             return Classification(version, [await classify(items[0])], stages)
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(classify(item)) for item in items]
+                tasks = [group.create_task(classify_in_turn(item)) for item in items]
         except ExceptionGroup as errors:
             # what is raised and not returned concerns all items alike: the first says it
             raise errors.exceptions[0] from None
@@ -216,6 +234,10 @@ class Classifier:
 
         with self._counting_shed():
             return await self._decoders.run(prepare, deadline=deadline, ahead=ahead)
+
+    async def _take_turn(self) -> None:
+        if waited := await self._turns.take():
+            self._metrics.stage_seconds(self.model.name, "turn").observe(waited)
 
     @contextmanager
     def _counting_shed(self) -> Iterator[None]:

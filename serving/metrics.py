@@ -24,11 +24,15 @@ GaugeMode = Literal["livemin", "livemax"]
 """How the processes' values make one."""
 
 
+WRITTEN_AFTER = 0.001
+"""Seconds until what was counted is written: who waits for an answer does not wait for that."""
+
+
 class Turn:
-    """What was counted in this turn of the event loop, and is written right after it.
+    """What was counted in a turn or two of the event loop, and is written a moment later.
 
     To write one number takes the library some microseconds, and a request has a dozen. Those of all requests that are
-    answered in one turn are written together.
+    answered meanwhile are written together.
     """
 
     def __init__(self) -> None:
@@ -36,9 +40,9 @@ class Turn:
         self._is_due = False
 
     def hold(self, counted: "Counted") -> None:
-        """Have it written right after this turn."""
+        """Have it written in a moment."""
         if not self._is_due:
-            asyncio.get_running_loop().call_soon(self.write)
+            asyncio.get_running_loop().call_later(WRITTEN_AFTER, self.write)
             self._is_due = True
         self._counted.append(counted)
 

@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 
@@ -200,3 +201,25 @@ def test_a_large_body_is_refused_before_it_comes_while_many_wait_to_be_decoded(
         # what is not refused at its head waits for its body until its deadline
         service.wait_for(lambda: announce_it().startswith(b"HTTP/1.1 429 "))
         assert {future.result() for future in sent} == {200}
+
+
+def test_others_are_answered_while_hundreds_of_pictures_wait(
+    repository: Path, start_model_server: Start, start_gateway: Start
+) -> None:
+    server = start_model_server(repository)
+    service = start_gateway("--model-server", server.url, "--text-model", "")
+    service.wait_for(service.is_ready)
+    buffer = BytesIO()
+    Image.radial_gradient("L").convert("RGB").resize((640, 480)).save(buffer, "JPEG")
+    host, port = service.url.removeprefix("http://").split(":")
+    head = f"POST /classify-image HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/jpeg\r\nContent-Length: "
+    request = f"{head}{len(buffer.getvalue())}\r\n\r\n".encode() + buffer.getvalue()
+    with ExitStack() as stack:
+        crowd = [stack.enter_context(socket.create_connection((host, int(port)), timeout=60)) for _ in range(400)]
+        service.get("/livez")  # connections are taken in their order: these have been
+        for connection in crowd:
+            connection.sendall(request)
+        # who asks now is answered before most of them were even looked at
+        decoded = total(service, r'sightread_stage_seconds_count\{model="cnn",stage="decode"\}')
+        assert decoded < len(crowd) / 2
+        assert {connection.recv(65536)[:12] for connection in crowd} == {b"HTTP/1.1 200"}

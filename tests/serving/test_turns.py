@@ -1,0 +1,94 @@
+"""Work on the event loop begins in the order in which it came, a few pieces in a turn, and none that would be late."""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+
+import pytest
+
+from serving.problems import Overloaded
+from serving.turns import BEGUN_IN_A_TURN, SLICE, TELLING, Turns
+
+MANY = 5 * BEGUN_IN_A_TURN
+
+
+async def crowd(turns: Turns, work: Callable[[int], None], count: int = MANY) -> list[asyncio.Task[None]]:
+    """So many who came together; the first of them has used up the slice."""
+
+    async def one(number: int) -> None:
+        await turns.take()
+        work(number)
+        if not number:
+            time.sleep(SLICE)  # noqa: ASYNC251  # what holds up the loop is what this is about
+
+    tasks = [asyncio.create_task(one(number)) for number in range(count)]
+    await asyncio.sleep(0)
+    return tasks
+
+
+def test_the_loop_sees_to_others_between_the_pieces_and_keeps_their_order() -> None:
+    async def scenario() -> None:
+        begun: list[int] = []
+        turns = Turns()
+        tasks = await crowd(turns, begun.append)
+        most = 0
+        while len(begun) < MANY:
+            before = len(begun)
+            await asyncio.sleep(0)
+            most = max(most, len(begun) - before)
+        assert 0 < most <= BEGUN_IN_A_TURN
+        assert begun == list(range(MANY))
+        await asyncio.gather(*tasks)
+
+    asyncio.run(scenario())
+
+
+def test_who_comes_later_does_not_overtake_those_who_wait() -> None:
+    async def scenario() -> None:
+        begun: list[int] = []
+        turns = Turns()
+        tasks = await crowd(turns, begun.append)
+        await turns.take()
+        assert len(begun) == MANY
+        await asyncio.gather(*tasks)
+
+    asyncio.run(scenario())
+
+
+def test_who_gives_up_takes_nobodys_turn() -> None:
+    async def scenario() -> None:
+        begun: list[int] = []
+        turns = Turns()
+        tasks = await crowd(turns, begun.append)
+        for task in tasks[1:-1]:
+            task.cancel()
+        await asyncio.sleep(0)  # the cancelled ones leave
+        await asyncio.sleep(0)  # a single turn lets the last one in
+        await asyncio.sleep(0)
+        assert begun == [0, MANY - 1]
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert await turns.take() == 0.0
+
+    asyncio.run(scenario())
+
+
+def test_who_would_wait_beyond_the_deadline_is_refused() -> None:
+    async def scenario() -> None:
+        turns = Turns()
+        now = asyncio.get_running_loop().time
+        turns.check(now() + 0.001)  # nobody waits
+        count = TELLING + MANY
+        await asyncio.gather(*await crowd(turns, lambda _: time.sleep(0.005), count))  # now the pace is known
+        waiting = await crowd(turns, lambda _: None, count)
+        with pytest.raises(Overloaded) as refused:
+            turns.check(now() + 0.01)
+        assert refused.value.retry_after == 1
+        turns.check(now() + 60)
+        turns.check(math.inf)
+        await asyncio.gather(*waiting)
+        few = await crowd(turns, lambda _: None, TELLING)
+        turns.check(now() + 0.001)  # that tells nothing
+        await asyncio.gather(*few)
+
+    asyncio.run(scenario())
