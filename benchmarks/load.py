@@ -114,11 +114,15 @@ async def _open_loop(url: str, sent: Input, rate: float, seconds: float, deadlin
     latencies: list[float] = []
     refusals: list[float] = []
 
+    last = 0.0
+
     async def ask(due: float) -> None:
+        nonlocal last
         with suppress(OSError):
             answer = await connections.ask(request)
             if answer.startswith((OK, TOO_MANY)):
                 (latencies if answer.startswith(OK) else refusals).append(time.perf_counter() - due)
+            last = time.perf_counter()
 
     start = time.perf_counter()
     asked = round(rate * seconds)
@@ -128,8 +132,9 @@ async def _open_loop(url: str, sent: Input, rate: float, seconds: float, deadlin
                 due = start + number / rate
                 if (early := due - time.perf_counter()) > 0:
                     await asyncio.sleep(early)
-                group.create_task(ask(due))
-    took = time.perf_counter() - start
+                # the loop's clock of milliseconds may have ended the sleep too soon
+                group.create_task(ask(min(due, time.perf_counter())))
+    took = last - start
     connections.close()
     if not latencies:
         raise LoadProblem(f"{url} gave no right answer to {sent.name}.")
@@ -189,8 +194,12 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._received += data
         head, end, body = self._received.partition(b"\r\n\r\n")
+        if not end or self._answer is None or self._answer.done():
+            return
         length = LENGTH.search(head)
-        if end and length and len(body) >= int(length[1]) and self._answer and not self._answer.done():
+        if length is None:
+            self._answer.set_exception(ConnectionError("an answer of unknown length"))
+        elif len(body) >= int(length[1]):
             self._answer.set_result(self._received)
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -87,8 +87,8 @@ class Classifier:
         """Measures how long an answer takes to be written."""
         return self._metrics.stage_seconds(self.model.name, "encode").time()
 
-    async def admit(self, deadline: float, *, is_large_picture: bool) -> None:
-        """Let a request in when it is its turn, or refuse it before its body is read: both spare the others.
+    def check(self, deadline: float, *, is_large_picture: bool) -> None:
+        """Refuse a request before its body is read: under load even that, in vain, costs the others.
 
         Args:
             deadline: by the event loop's clock.
@@ -101,7 +101,6 @@ class Classifier:
             self._turns.check(deadline)
             if is_large_picture:
                 self._decoders.check(deadline=deadline, ahead=self._decoders.waiting)
-        await self._take_turn()
 
     async def classify(
         self,
@@ -151,7 +150,9 @@ class Classifier:
         async def classify(shadow: Version, deadline: float) -> Sequence[Outcome]:
             return (await self._classify_all(shadow, items, deadline, Wanted(top_k=1))).outcomes
 
-        self._traffic.cast_shadow(classification.version, classification.outcomes, items, classify)
+        self._traffic.cast_shadow(
+            classification.version, classification.outcomes, items, classify, is_busy=self._turns.waiting > 0
+        )
 
     async def _classify_all(
         self, version: Version, items: Sequence[bytes | str], deadline: float, wanted: Wanted
@@ -168,15 +169,11 @@ class Classifier:
         def classify(item: bytes | str) -> Coroutine[None, None, Outcome]:
             return self._classify_one(version, item, deadline, wanted, stages=stages, ahead=ahead)
 
-        async def classify_in_turn(item: bytes | str) -> Outcome:
-            await self._take_turn()
-            return await classify(item)
-
         if len(items) == 1:
             return Classification(version, [await classify(items[0])], stages)
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(classify_in_turn(item)) for item in items]
+                tasks = [group.create_task(classify(item)) for item in items]
         except ExceptionGroup as errors:
             # what is raised and not returned concerns all items alike: the first says it
             raise errors.exceptions[0] from None
@@ -185,6 +182,11 @@ class Classifier:
     async def _classify_one(
         self, version: Version, raw: bytes | str, deadline: float, wanted: Wanted, *, stages: Stages, ahead: int
     ) -> Outcome:
+        if waited := await self._turns.take():
+            self._metrics.stage_seconds(self.model.name, "turn").observe(waited)
+            spent(stages, "turn", waited)
+            if self._spans is not None:
+                self._spans.stage("turn", waited, within=self._spans.current())
         start = perf_counter()
         trouble: Problem | None = None
         try:
@@ -233,11 +235,8 @@ class Classifier:
             return row, preprocessor.remarks(raw, row)
 
         with self._counting_shed():
-            return await self._decoders.run(prepare, deadline=deadline, ahead=ahead)
-
-    async def _take_turn(self) -> None:
-        if waited := await self._turns.take():
-            self._metrics.stage_seconds(self.model.name, "turn").observe(waited)
+            # meanwhile, while it waited for its turn, those before it may have been done
+            return await self._decoders.run(prepare, deadline=deadline, ahead=min(ahead, self._decoders.waiting))
 
     @contextmanager
     def _counting_shed(self) -> Iterator[None]:

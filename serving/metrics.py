@@ -28,8 +28,8 @@ WRITTEN_AFTER = 0.001
 """Seconds until what was counted is written: who waits for an answer does not wait for that."""
 
 
-class Turn:
-    """What was counted in a turn or two of the event loop, and is written a moment later.
+class Unwritten:
+    """What was counted, and is written a moment later.
 
     To write one number takes the library some microseconds, and a request has a dozen. Those of all requests that are
     answered meanwhile are written together.
@@ -54,7 +54,7 @@ class Turn:
 
 
 class Counted(ABC):
-    """What a turn holds."""
+    """What is held until then."""
 
     @abstractmethod
     def write(self) -> None:
@@ -62,17 +62,17 @@ class Counted(ABC):
 
 
 class Counter(Counted):
-    """Counts in this turn, and then in the library's counter."""
+    """Counts for a moment, and then in the library's counter."""
 
-    def __init__(self, counter: prometheus_client.Counter, turn: Turn) -> None:
+    def __init__(self, counter: prometheus_client.Counter, unwritten: Unwritten) -> None:
         self._counter = counter
-        self._turn = turn
+        self._unwritten = unwritten
         self._amount = 0
 
     def inc(self, amount: int = 1) -> None:
         """Count so many more."""
         if not self._amount:
-            self._turn.hold(self)
+            self._unwritten.hold(self)
         self._amount += amount
 
     def write(self) -> None:
@@ -81,18 +81,18 @@ class Counter(Counted):
 
 
 class Level(Counted):
-    """How many there are, in this turn, and then in the library's gauge."""
+    """How many there are, for a moment here, and then in the library's gauge."""
 
-    def __init__(self, gauge: Gauge, turn: Turn) -> None:
+    def __init__(self, gauge: Gauge, unwritten: Unwritten) -> None:
         self._gauge = gauge
-        self._turn = turn
+        self._unwritten = unwritten
         self._level = 0
         self._is_held = False
 
     def add(self, difference: int) -> None:
         """There are so many more."""
         if not self._is_held:
-            self._turn.hold(self)
+            self._unwritten.hold(self)
             self._is_held = True
         self._level += difference
 
@@ -112,17 +112,17 @@ class ManyHistogram(prometheus_client.Histogram):
 
 
 class Histogram(Counted):
-    """Observes in this turn, and then in the library's histogram."""
+    """Observes for a moment, and then in the library's histogram."""
 
-    def __init__(self, histogram: ManyHistogram, turn: Turn) -> None:
+    def __init__(self, histogram: ManyHistogram, unwritten: Unwritten) -> None:
         self._histogram = histogram
-        self._turn = turn
+        self._unwritten = unwritten
         self._amounts: list[float] = []
 
     def observe(self, amount: float) -> None:
         """Note one."""
         if not self._amounts:
-            self._turn.hold(self)
+            self._unwritten.hold(self)
         self._amounts.append(amount)
 
     @contextmanager
@@ -144,17 +144,17 @@ class Metrics:
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
-        turn = self._turn = Turn()
+        unwritten = self._unwritten = Unwritten()
 
         # each remembers what counts for which labels: the library's own look-up costs as much as counting does
 
         def counter(name: str, about: str, *labels: str) -> Callable[..., Counter]:
             family = prometheus_client.Counter(name, about, labels, registry=registry)
-            return functools.cache(lambda *values: Counter(family.labels(*values), turn))
+            return functools.cache(lambda *values: Counter(family.labels(*values), unwritten))
 
         def histogram(name: str, about: str, *labels: str, buckets: Sequence[float]) -> Callable[..., Histogram]:
             family = ManyHistogram(name, about, labels, buckets=buckets, registry=registry)
-            return functools.cache(lambda *values: Histogram(family.labels(*values), turn))
+            return functools.cache(lambda *values: Histogram(family.labels(*values), unwritten))
 
         def gauge(name: str, about: str, *labels: str, mode: GaugeMode) -> Callable[..., Gauge]:
             return functools.cache(Gauge(name, about, labels, multiprocess_mode=mode, registry=registry).labels)
@@ -165,8 +165,9 @@ class Metrics:
         )
         self.stage_seconds = histogram(
             "sightread_stage_seconds",
-            "Time in one stage: decode (one item), queue (one item), predict (one batch), explain_queue (one item), "
-            "explain (one batch), encode (one response), prove (one version)",
+            "Time in one stage: turn (one item that had to wait for one), decode (one item), queue (one item), "
+            "predict (one batch), explain_queue (one item), explain (one batch), encode (one response), "
+            "prove (one version)",
             "model",
             "stage",
             buckets=SECONDS,
@@ -180,7 +181,7 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=registry,
         )
-        self.in_flight = Level(in_flight, turn)
+        self.in_flight = Level(in_flight, unwritten)
         self.shed = counter(
             "sightread_shed_total", "Items refused because a queue was full, or too long for their deadline", "model"
         )
@@ -229,7 +230,7 @@ class Metrics:
 
     def page(self) -> bytes:
         """The text that Prometheus scrapes."""
-        self._turn.write()
+        self._unwritten.write()
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self._registry)
         # a worker that was killed could not say that nothing of its is in flight any more

@@ -60,6 +60,8 @@ class Traffic:
         outcomes: Outcomes,
         items: Sequence[bytes | str],
         classify: Callable[[Version, float], Awaitable[Outcomes]],
+        *,
+        is_busy: bool,
     ) -> None:
         """Have the shadow answer the same items as well, for its share of the requests; its answers are only counted.
 
@@ -68,11 +70,12 @@ class Traffic:
             outcomes: what it answered.
             items: what was asked.
             classify: has another version answer the items before a deadline.
+            is_busy: whether that would have others wait for longer: then it is dropped.
         """
         if random.random() >= self._settings.shadow_share:  # noqa: S311  # no secret
             return
         size = sum(map(len, items))
-        if len(self._shadows) >= MAX_SHADOWS or self._held + size > MAX_SHADOW_BYTES:
+        if is_busy or len(self._shadows) >= MAX_SHADOWS or self._held + size > MAX_SHADOW_BYTES:
             self._metrics.shadow_answers(self._model.name, version.number, "", "dropped").inc(len(outcomes))
             return
         self._held += size

@@ -12,12 +12,10 @@ SLICE = 0.02
 """Seconds of a turn of the loop in which work begins; whoever comes after that waits for another turn."""
 BEGUN_IN_A_TURN = 16
 """Of those who waited. In between the loop takes connections, reads, and answers, its health probes among others."""
-TELLING = 16
-"""So many before one tell how long the next will wait. How long one waits behind fewer, chance decides."""
 
 
 class Turns:
-    """Lets requests and items begin their work on the event loop in the order in which they came, a few in a turn.
+    """Lets inputs be worked on in the order in which they came, a few in each turn of the event loop.
 
     Without it the loop would work on all that has come in one go, while as much again comes: for seconds it would
     answer no probe, and no deadline would count for whoever came meanwhile.
@@ -27,20 +25,24 @@ class Turns:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._slice_ends: float | None = None
         """None: nobody has begun in this turn of the loop."""
+        self._begun = 0
+        """How many of those who waited began in the last turn."""
         self._pace = Pace()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
 
     async def take(self) -> float:
         """Wait until it is one's turn → the seconds that it took. Who gives up meanwhile costs no time."""
         if not self._waiting and perf_counter() < self._slice():
             return 0.0
-        since, ahead = perf_counter(), len(self._waiting)
+        since = perf_counter()
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         await turn
-        waited = perf_counter() - since
-        if ahead >= TELLING:
-            self._pace.learn(ahead, waited)
-        return waited
+        return perf_counter() - since
 
     def check(self, deadline: float) -> None:
         """Refuse a request that would wait for too long.
@@ -51,25 +53,32 @@ class Turns:
         Raises:
             Overloaded: there would be no answer before the deadline.
         """
-        ahead = len(self._waiting)
-        if ahead >= TELLING and self._pace.is_too_late(ahead, deadline - asyncio.get_running_loop().time()):
-            wait = math.ceil(self._pace.foretell(ahead))
-            raise Overloaded(f"{ahead:,} inputs wait for their turn already.", retry_after=wait)
+        if self._pace.is_too_late(self.waiting, deadline - asyncio.get_running_loop().time()):
+            wait = math.ceil(self._pace.foretell(self.waiting))
+            raise Overloaded(f"{self.waiting:,} inputs wait for their turn already.", retry_after=wait)
 
     def _slice(self) -> float:
         """When this turn's slice ends; it begins with the first who asks."""
         if self._slice_ends is None:
-            self._slice_ends = perf_counter() + SLICE
-            asyncio.get_running_loop().call_soon(self._next_turn)
+            self._begin_turn(perf_counter() + SLICE)
+        assert self._slice_ends is not None, "it has begun"  # noqa: S101
         return self._slice_ends
 
+    def _begin_turn(self, slice_ends: float) -> None:
+        self._began = perf_counter()
+        self._slice_ends = slice_ends
+        asyncio.get_running_loop().call_soon(self._next_turn)
+
     def _next_turn(self) -> None:
+        if self._begun:
+            self._pace.learn(self._begun, perf_counter() - self._began)
+        self._begun = 0
         self._slice_ends = None
-        begun = 0
-        while self._waiting and begun < BEGUN_IN_A_TURN:
+        while self._waiting and self._begun < BEGUN_IN_A_TURN:
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
-                begun += 1
-        if begun:
-            self._slice()
+                self._begun += 1
+        if self._begun:
+            # they begin in the turn that comes now, and nobody who comes meanwhile overtakes them
+            self._begin_turn(slice_ends=0.0)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from serving.problems import Overloaded
-from serving.turns import BEGUN_IN_A_TURN, SLICE, TELLING, Turns
+from serving.turns import BEGUN_IN_A_TURN, SLICE, Turns
 
 MANY = 5 * BEGUN_IN_A_TURN
 
@@ -44,14 +44,20 @@ def test_the_loop_sees_to_others_between_the_pieces_and_keeps_their_order() -> N
     asyncio.run(scenario())
 
 
-def test_who_comes_later_does_not_overtake_those_who_wait() -> None:
+@pytest.mark.parametrize("count", [MANY, 3])
+def test_who_comes_later_does_not_overtake_those_who_wait(count: int) -> None:
     async def scenario() -> None:
         begun: list[int] = []
         turns = Turns()
-        tasks = await crowd(turns, begun.append)
-        await turns.take()
-        assert len(begun) == MANY
-        await asyncio.gather(*tasks)
+        tasks = await crowd(turns, begun.append, count)
+        for _ in range(MANY):
+            if turns.waiting:
+                await asyncio.sleep(0)
+        # the last of them were told that it is their turn, and have not begun yet
+        late = asyncio.create_task(turns.take())
+        late.add_done_callback(lambda _: begun.append(-1))
+        await asyncio.gather(late, *tasks)
+        assert begun == [*range(count), -1]
 
     asyncio.run(scenario())
 
@@ -78,17 +84,41 @@ def test_who_would_wait_beyond_the_deadline_is_refused() -> None:
         turns = Turns()
         now = asyncio.get_running_loop().time
         turns.check(now() + 0.001)  # nobody waits
-        count = TELLING + MANY
-        await asyncio.gather(*await crowd(turns, lambda _: time.sleep(0.005), count))  # now the pace is known
-        waiting = await crowd(turns, lambda _: None, count)
+        await asyncio.gather(*await crowd(turns, lambda _: time.sleep(0.005)))  # now the pace is known
+        waiting = await crowd(turns, lambda _: None)
         with pytest.raises(Overloaded) as refused:
             turns.check(now() + 0.01)
         assert refused.value.retry_after == 1
         turns.check(now() + 60)
         turns.check(math.inf)
         await asyncio.gather(*waiting)
-        few = await crowd(turns, lambda _: None, TELLING)
-        turns.check(now() + 0.001)  # that tells nothing
-        await asyncio.gather(*few)
+        turns.check(now() + 0.01)
+
+    asyncio.run(scenario())
+
+
+def test_a_standstill_is_forgotten_though_those_who_would_wait_are_refused_meanwhile() -> None:
+    async def scenario() -> None:
+        turns = Turns()
+        now = asyncio.get_running_loop().time
+        begun: list[int] = []
+
+        def stand_still(number: int) -> None:
+            begun.append(number)
+            if number == 1:
+                time.sleep(1)
+
+        await asyncio.gather(*await crowd(turns, stand_still, 3))
+        refusals = []
+        for _ in range(50):
+            waiting = await crowd(turns, begun.append, 3)
+            try:
+                turns.check(now() + 0.5)
+                refusals.append(False)
+            except Overloaded:
+                refusals.append(True)
+            await asyncio.gather(*waiting)
+        assert refusals[0]
+        assert not refusals[-1]
 
     asyncio.run(scenario())

@@ -60,9 +60,9 @@ TEXT_EXPLANATION = {
     ],
 }
 SERVER_TIMING = {
-    "description": "Milliseconds of each stage: `read` the body (under load, await a turn first), `decode`, `queue`, "
-    "`predict`, and for explanations `explain_queue` and `explain`; of many items the longest. `total` is from the "
-    "headers to the answer.",
+    "description": "Milliseconds of each stage: `read` the body, `turn` (where it had to wait for one), `decode`, "
+    "`queue`, `predict`, and for explanations `explain_queue` and `explain`; of many items the longest. `total` is "
+    "from the headers to the answer.",
     "schema": {"type": "string"},
     "example": "read;dur=0.3, decode;dur=0.9, queue;dur=0.1, predict;dur=2.4, total;dur=4.1",
 }
@@ -189,7 +189,7 @@ async def _classify(
     state["model"] = classifier.model.name
     asked = query(request, options)
     async with Deadline(request, settings.deadline_seconds) as deadline:
-        await classifier.admit(deadline.at, is_large_picture=announces_picture(request, LARGE_PICTURE))
+        classifier.check(deadline.at, is_large_picture=announces_picture(request, LARGE_PICTURE))
         items = await read(request, max_items=settings.max_items)
         deadline.body_has_come()
         classification = await classifier.classify(

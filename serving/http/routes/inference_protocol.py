@@ -238,7 +238,7 @@ async def _infer(request: Request, classifier: Classifier, settings: Settings) -
     model = classifier.model
     request.state.model = model.name
     async with Deadline(request, settings.deadline_seconds) as deadline:
-        await classifier.admit(deadline.at, is_large_picture=False)
+        classifier.check(deadline.at, is_large_picture=False)
         inference = await read_inference(request, model.kind, max_items=settings.max_items)
         deadline.body_has_come()
         classification = await classifier.classify(
