@@ -8,9 +8,9 @@ from time import perf_counter
 from serving.pace import Pace
 from serving.problems import Overloaded
 
-SLICE = 0.02
+SLICE = 0.03
 """Seconds of a turn of the loop in which work begins; whoever comes after that waits for another turn."""
-BEGUN_IN_A_TURN = 16
+BEGUN_IN_A_TURN = 32
 """Of those who waited. In between the loop takes connections, reads, and answers, its health probes among others."""
 
 
