@@ -1,14 +1,12 @@
 """Threads for what would hold up the event loop: large pictures, and long texts, on all cores."""
 
 import asyncio
-import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 from typing import TypeVar
 
 from serving.pace import Pace
-from serving.problems import Overloaded
 
 Prepared = TypeVar("Prepared")
 
@@ -61,10 +59,8 @@ class Decoders:
         Raises:
             Overloaded: so much waits already that it would not be done before the deadline.
         """
-        turns = ahead / self._threads
-        if self._pace.is_too_late(turns, deadline - asyncio.get_running_loop().time()):
-            wait = math.ceil(self._pace.foretell(turns))
-            raise Overloaded(f"{ahead:,} inputs wait to be decoded already.", retry_after=wait)
+        seconds = deadline - asyncio.get_running_loop().time()
+        self._pace.check(ahead, seconds, "to be decoded", at_once=self._threads)
 
     def close(self) -> None:
         """End the threads; what has not begun is given up."""

@@ -1,5 +1,9 @@
 """How long what waits will take, by what the last pieces took."""
 
+import math
+
+from serving.problems import Overloaded
+
 SHARE_OF_NEWEST = 0.2
 HEADROOM = 1.5
 """Times what is foretold, there has to be before a deadline: of those that would come just in time half come late."""
@@ -30,9 +34,21 @@ class Pace:
         """Seconds that so many units will take, one after the other."""
         return units * (self._seconds_per_unit or 0.0)
 
-    def is_too_late(self, units: float, seconds: float) -> bool:
-        """Whether so many units are not sure to be done within so many seconds; what is late already is not refused."""
-        return 0 < seconds < HEADROOM * self.foretell(units)
+    def check(self, ahead: int, seconds: float, what_for: str, *, at_once: int = 1) -> None:
+        """Refuse an input that is not sure to be done in time; what is late already is not refused.
+
+        Args:
+            ahead: inputs that come before it.
+            seconds: that are left until its deadline.
+            what_for: they wait, in words.
+            at_once: how many of them are worked on at a time.
+
+        Raises:
+            Overloaded: so much waits already.
+        """
+        wait = self.foretell(ahead / at_once)
+        if 0 < seconds < HEADROOM * wait:
+            raise Overloaded(f"{ahead:,} inputs wait {what_for} already.", retry_after=math.ceil(wait))
 
 
 class CallCost:

@@ -1,12 +1,10 @@
 """Who works on the event loop next, and who is refused because that would come too late."""
 
 import asyncio
-import math
 from collections import deque
 from time import perf_counter
 
 from serving.pace import Pace
-from serving.problems import Overloaded
 
 SLICE = 0.03
 """Seconds of a turn of the loop in which work begins; whoever comes after that waits for another turn."""
@@ -53,9 +51,7 @@ class Turns:
         Raises:
             Overloaded: there would be no answer before the deadline.
         """
-        if self._pace.is_too_late(self.waiting, deadline - asyncio.get_running_loop().time()):
-            wait = math.ceil(self._pace.foretell(self.waiting))
-            raise Overloaded(f"{self.waiting:,} inputs wait for their turn already.", retry_after=wait)
+        self._pace.check(self.waiting, deadline - asyncio.get_running_loop().time(), "for their turn")
 
     def _slice(self) -> float:
         """When this turn's slice ends; it begins with the first who asks."""
