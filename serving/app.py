@@ -54,6 +54,8 @@ def create_app(settings: Settings) -> ASGIApp:
     It answers at once, and is ready (`/readyz`) when every model has a version that proved itself. What it holds on to
     (the channel to the model server, threads, the tasks that follow versions) lives as long as its lifespan.
     """
+    # texts come one by one: the library's own threads would only be waited for
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     metrics = Metrics()
     server = ModelServer(settings.model_server, Certificates.of(settings), metrics=metrics)
     stopping = Stopping(settings.not_ready_seconds)

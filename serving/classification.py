@@ -1,11 +1,10 @@
 """From raw inputs to answers: a version is chosen, prepares, predicts, and its probabilities become labels."""
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Coroutine, Sequence
+from contextlib import AbstractContextManager
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from serving.batching import Row, Stages, spent
 from serving.decoding import Decoders
@@ -30,17 +29,15 @@ Outcome = dict[str, Any] | Problem
 """One item's answer, or why there is none."""
 
 
-@dataclass(frozen=True)
-class Classification:
+class Classification(NamedTuple):
     """The items' outcomes, in their order, and the version that answered them all."""
 
     version: Version
     outcomes: list[Outcome]
-    stages: Stages = field(default_factory=dict)
+    stages: Stages
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What an answer tells.
 
     Attributes:
@@ -97,10 +94,13 @@ class Classifier:
         Raises:
             Overloaded: so much waits already that there would be no answer before the deadline.
         """
-        with self._counting_shed():
+        try:
             self._turns.check(deadline)
             if is_large_picture:
                 self._decoders.check(deadline=deadline, ahead=self._decoders.waiting)
+        except Overloaded:
+            self._metrics.shed(self.model.name).inc()
+            raise
 
     async def classify(
         self,
@@ -234,14 +234,9 @@ class Classifier:
             row = preprocessor.prepare(raw)
             return row, preprocessor.remarks(raw, row)
 
-        with self._counting_shed():
+        try:
             # meanwhile, while it waited for its turn, those before it may have been done
             return await self._decoders.run(prepare, deadline=deadline, ahead=min(ahead, self._decoders.waiting))
-
-    @contextmanager
-    def _counting_shed(self) -> Iterator[None]:
-        try:
-            yield
         except Overloaded:
             self._metrics.shed(self.model.name).inc()
             raise

@@ -1,5 +1,6 @@
 """How far what is asked and answered lately is from what a version was trained on."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.contract import Contract, TextInput
+from serving.metrics import WRITTEN_AFTER
 
 MEMORY = 1000
 """Answers after which one weighs a third of what it did."""
@@ -33,6 +35,18 @@ class Drift:
         self._recent = {name: np.zeros(len(shares)) for name, shares in self._references.items()}
         self._tell = tell
         self._seen = 0
+        self._unseen: list[tuple[Sequence[NDArray[Any]], NDArray[np.float32]]] = []
+
+    def see_later(self, rows: Sequence[NDArray[Any]], probabilities: NDArray[np.float32]) -> None:
+        """As `see`, in a moment: nobody waits for that, and all of a moment cost little more than the first."""
+        if not self._unseen:
+            asyncio.get_running_loop().call_later(WRITTEN_AFTER, self._see_unseen)
+        self._unseen.append((rows, probabilities))
+
+    def _see_unseen(self) -> None:
+        unseen, self._unseen = self._unseen, []
+        rows = [row for batch, _ in unseen for row in batch]
+        self.see(rows, np.concatenate([probabilities for _, probabilities in unseen]))
 
     def see(self, rows: Sequence[NDArray[Any]], probabilities: NDArray[np.float32]) -> None:
         """Inputs as the model took them, and their answers, float32 [rows, labels]."""
@@ -56,7 +70,9 @@ class Drift:
             case "brightness":
                 return _histogram(np.stack(rows).reshape(len(rows), -1).mean(axis=1) / 255, bins)
             case _:
-                unknown = sum(np.count_nonzero(row == self._unknown) / len(row) for row in rows)
+                lengths = np.array([len(row) for row in rows])
+                are_unknown = np.concatenate(rows) == self._unknown
+                unknown = (np.add.reduceat(are_unknown, lengths.cumsum() - lengths, dtype=np.int64) / lengths).sum()
                 return np.array([len(rows) - unknown, unknown])
 
 

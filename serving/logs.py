@@ -48,8 +48,8 @@ class JsonFormatter(logging.Formatter):
 
     def line(self, at: float, level: str, logger: str, message: str, told: Mapping[str, Any]) -> str:
         """One event as a line."""
-        members = {"time": _time(int(at)), "level": level, "logger": logger, "message": message, **told}
-        return "{" + ", ".join([f'"{name}": {_json(value)}' for name, value in members.items()]) + "}"
+        members = [f', "{name}": {_json(value)}' for name, value in told.items()]
+        return f"{_opening(int(at), level, logger, message)}{''.join(members)}}}"
 
 
 class Lines(logging.StreamHandler[TextIO]):
@@ -96,6 +96,13 @@ def log_request(logger: logging.Logger, told: Mapping[str, Any]) -> None:
             lines.hold(logger.name, "request", told)
         case _:  # somebody embeds the gateway, and has set up logging in another way
             logger.info("request", extra=told)
+
+
+@lru_cache
+def _opening(at: int, level: str, logger: str, message: str) -> str:
+    """What all lines of one kind and one second have in common."""
+    first = {"time": _time(at), "level": level, "logger": logger, "message": message}
+    return json.dumps(first).removesuffix("}")
 
 
 @lru_cache(maxsize=1)

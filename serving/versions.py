@@ -17,7 +17,7 @@ from serving.contract import Contract
 from serving.drift import Drift
 from serving.explanation import Explanation
 from serving.golden import Unproven, compare_golden_answers, compare_golden_explanation, prepare_golden_examples
-from serving.metrics import WRITTEN_AFTER, Metrics
+from serving.metrics import Metrics
 from serving.model_server import MOMENT, ModelServer, Refused, VersionStatus
 from serving.preprocessing import Preprocessor, preprocessor_for
 from serving.problems import DeadlineExceeded, Overloaded, Problem, Unavailable, UnknownVersion
@@ -377,8 +377,7 @@ class Model:
 
         async def answer(rows: Sequence[Row], timeout: float, traceparent: str | None) -> list[Ranking]:  # noqa: ASYNC109
             probabilities = await predict(rows, timeout, traceparent)
-            # nobody waits for that
-            asyncio.get_running_loop().call_later(WRITTEN_AFTER, drift.see, rows, probabilities)
+            drift.see_later(rows, probabilities)
             return rank(probabilities)
 
         batcher = Batcher(

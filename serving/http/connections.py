@@ -4,9 +4,13 @@ import asyncio
 import functools
 import logging
 from typing import Any
+from urllib.parse import unquote
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from serving.http.alarms import alarms_of
+from serving.http.exchange import Exchange
 from serving.http.middleware import give_up
 from serving.problems import BadRequest, HeadersTooLarge, Problem, RequestTimeout
 from serving.settings import Settings
@@ -15,41 +19,6 @@ logger = logging.getLogger("sightread.connections")
 
 
 LINGER_SECONDS = 2.0
-
-
-class JoinedWrites:
-    """A transport that sends an answer's head together with its body.
-
-    The server writes them one after the other. Each write would be a call of the kernel and a packet, and wake whoever
-    reads for half an answer.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._head = b""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        """Send what was held back and this, or hold this back for this turn of the loop."""
-        if self._head:
-            head, self._head = self._head, b""
-            self._transport.write(head + data)
-        else:
-            self._head = data
-            self._loop.call_soon(self._flush)
-
-    def close(self) -> None:
-        """Close once all is sent."""
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._head and not self._transport.is_closing():
-            self._transport.write(self._head)
-        self._head = b""
 
 
 class LimitedConnection(HttpToolsProtocol):
@@ -62,6 +31,9 @@ class LimitedConnection(HttpToolsProtocol):
     def __init__(self, *arguments: Any, settings: Settings, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._settings = settings
+        self._alarms = alarms_of(self.loop)
+        self._piece_bytes = 0
+        self._first_piece_bytes = 0
         self._header_bytes = 0
         self._in_headers = True
         self._idle_since: float | None = None
@@ -72,7 +44,7 @@ class LimitedConnection(HttpToolsProtocol):
             # no words: who opens this many reads none, and each would cost
             transport.abort()
             return
-        super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type]  # it does what one does
+        super().connection_made(transport)
         self._idle_since = self.loop.time()
         self._start_timer()
 
@@ -93,8 +65,9 @@ class LimitedConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport is None or self.transport.is_closing():
             return  # it was refused; what still comes is nobody's
+        self._piece_bytes = len(data)
         if self._in_headers:
-            self._header_bytes += len(data)
+            self._header_bytes += self._piece_bytes
         super().data_received(data)
         if self._in_headers and self._timer is None:
             self._start_timer()
@@ -105,39 +78,70 @@ class LimitedConnection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._in_headers = True
+        self._first_piece_bytes = self._piece_bytes
         self._header_bytes = 0
         self._stop_timer()  # it starts anew when this piece of data did not hold them all
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
+        """Begin the exchange, as the server does, which also knows upgrades and paths mounted below another."""
         self._in_headers = False
         self._idle_since = None
         self._stop_timer()
+        self._check_header_bytes()
+        version, url = self.parser.get_http_version(), httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        self.scope["method"] = self.parser.get_method().decode("ascii")
+        self.scope["http_version"] = version
+        self.scope["path"] = unquote(path) if "%" in path else path
+        self.scope["raw_path"] = url.path
+        self.scope["query_string"] = url.query or b""
+        before = self.cycle
+        self.cycle = Exchange(self, keep_alive=version != "1.0" and self.parser.should_keep_alive())
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+
+    def _check_header_bytes(self) -> None:
+        if self._first_piece_bytes + self._header_bytes <= self._settings.max_header_bytes:
+            return  # that is all that has come, what is not of these headers included
         size = len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
         if size > self._settings.max_header_bytes:
             self._refuse_headers()
             raise ValueError("refused")  # ends the parsing; see send_400_response
-        super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
         """What the parser cannot read, and what ended the parsing because it was refused already."""
         self._refuse(BadRequest(f"{msg.rstrip('.')}: it is not valid HTTP/1.1."))
 
     def on_response_complete(self) -> None:
-        if not self.pipeline:
-            self._idle_since = self.loop.time()
+        """Take the next request, as the server does, which has a timer of its own for each that is waited for."""
+        self.server_state.total_requests += 1
         if self.cycle.more_body:
             # answered before its body had come: what still trickles in must not hold the connection; but who is still
             # sending gets a moment to read the answer
             self.loop.call_later(LINGER_SECONDS, self._close_after, self.cycle)
-        super().on_response_complete()
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._idle_since = self.loop.time()
+            self._alarms.set(self.timeout_keep_alive_handler, self._idle_since + self.timeout_keep_alive)
 
     def _close_after(self, cycle: object) -> None:
         if self.cycle is cycle:
             self.transport.close()
 
+    def _unset_keepalive_if_required(self) -> None:
+        self._alarms.call_off(self.timeout_keep_alive_handler)
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._unset_keepalive_if_required()
         if self.transport is None:  # it was turned away at the door
             return
         super().connection_lost(exc)

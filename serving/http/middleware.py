@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ ACCEPTABLE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 """What of a client's request id may go into our logs and headers."""
 
 
-SECURITY_HEADERS = {
+SECURITY_HEADERS: Mapping[bytes, bytes] = {
     b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
     b"cross-origin-resource-policy": b"same-origin",
     b"referrer-policy": b"no-referrer",
@@ -79,7 +79,7 @@ class RequestRecord:
         state["request_id"] = request_id
         state["task"] = asyncio.current_task()
         traceparent = header(scope, b"traceparent")[:MAX_TRACEPARENT]
-        TRACEPARENT.set(traceparent if TRACEPARENT_LINE.fullmatch(traceparent) else None)
+        TRACEPARENT.set(traceparent if traceparent and TRACEPARENT_LINE.fullmatch(traceparent) else None)
         span = None if self._spans is None else self._spans.request(scope, request_id)
         status = 0
         has_ended = False
@@ -89,8 +89,8 @@ class RequestRecord:
             has_ended = message["type"] == "http.response.body" and not message.get("more_body", False)
             if message["type"] == "http.response.start":
                 status = message["status"]
-                own = {name.lower() for name, _ in message["headers"]}
-                ours = [(name, value) for name, value in SECURITY_HEADERS.items() if name not in own]
+                told = dict(message["headers"])  # Starlette writes their names in lower case
+                ours = [header for header in SECURITY_HEADERS.items() if header[0] not in told]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *ours]
             await send(message)
 
@@ -143,7 +143,7 @@ class RequestRecord:
 def _request_id(scope: Scope) -> str:
     """The client's, or one of our own. It is no secret."""
     sent = header(scope, b"x-request-id")
-    return sent if ACCEPTABLE_ID.fullmatch(sent) else f"{random.getrandbits(128):032x}"
+    return sent if sent and ACCEPTABLE_ID.fullmatch(sent) else f"{random.getrandbits(128):032x}"
 
 
 class BodyLimit:

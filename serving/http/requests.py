@@ -17,6 +17,7 @@ from starlette.datastructures import FormData, QueryParams, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
+from serving.http.alarms import alarms_of
 from serving.http.headers import announced_length, header, header_values
 from serving.http.schemas import Options, Texts
 from serving.problems import (
@@ -41,8 +42,9 @@ the longest texts has fewer commas than this."""
 PLAIN_BODY = 64 * 1024
 """Bytes of one that can hold no more values than any request needs."""
 
-REMEMBERED_QUERIES = 256
-"""The same few come again and again, and to check one takes longer than to find it. Headers' limit bounds each."""
+REMEMBERED = 256
+"""Queries and media types: the same few come again and again, and to read one takes longer than to find it. Headers'
+limit bounds each."""
 
 LONGEST_NAME = 80
 """Characters of what a client sent that an error shows."""
@@ -70,7 +72,12 @@ def media_type(request: Request) -> str:
     Raises:
         BadRequest: two headers name one each.
     """
-    return (_only(request, b"content-type") or "").partition(";")[0].strip().lower()
+    return _kind(_only(request, b"content-type") or "")
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _kind(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 def request_timeout(request: Request, default: float) -> float:
@@ -94,7 +101,8 @@ def request_timeout(request: Request, default: float) -> float:
 class Deadline:
     """When a request must be answered: so many seconds from now, which X-Request-Timeout may shorten.
 
-    Around what reads the body and answers, as an asynchronous context, it raises RequestTimeout or DeadlineExceeded.
+    Around what reads the body and answers, as a context, it raises RequestTimeout or DeadlineExceeded. It does what
+    `asyncio.timeout` does, but for a timer of its own.
 
     Raises:
         BadRequest: X-Request-Timeout is not one positive number.
@@ -105,12 +113,13 @@ class Deadline:
         self._is_of_client = self._seconds < seconds
         self._has_come: float | None = None
         self._start = perf_counter()
-        self._timeout = asyncio.timeout_at(asyncio.get_running_loop().time() + self._seconds)
-
-    @property
-    def at(self) -> float:
+        self._loop = asyncio.get_running_loop()
+        self._alarms = alarms_of(self._loop)
+        self.at = self._loop.time() + self._seconds
         """When the deadline is, by the event loop's clock."""
-        return self._timeout.when() or math.inf
+        self._task: asyncio.Task[Any] = request.scope["state"]["task"]
+        self._cancelling = self._task.cancelling()
+        self._is_over = False
 
     def body_has_come(self) -> None:
         """From now on the answer is waited for, and no more the body."""
@@ -118,20 +127,24 @@ class Deadline:
 
     def stages(self, others: Mapping[str, float]) -> dict[str, float]:
         """Seconds of all stages until now: `read`, the others, and the `total`."""
-        read = (self._has_come or perf_counter()) - self._start
-        return {"read": read, **others, "total": perf_counter() - self._start}
+        now = perf_counter()
+        return {"read": (self._has_come or now) - self._start, **others, "total": now - self._start}
 
-    async def __aenter__(self) -> Self:
-        await self._timeout.__aenter__()
+    def __enter__(self) -> Self:
+        self._alarms.set(self._end, self.at)
         return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
-            await self._timeout.__aexit__(kind, error, traceback)
-        except TimeoutError:
+        self._alarms.call_off(self._end)
+        # whoever else wants the task to end, such as a stop, gets its way
+        if self._is_over and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise self._problem() from None
+
+    def _end(self) -> None:
+        self._is_over = True
+        self._task.cancel()
 
     def _problem(self) -> Problem:
         if self._has_come is not None:
@@ -151,7 +164,7 @@ def query(request: Request, options: type[OneOfOptions]) -> OneOfOptions:
     return parsed
 
 
-@lru_cache(maxsize=REMEMBERED_QUERIES)
+@lru_cache(maxsize=REMEMBERED)
 def _parsed(sent: bytes, options: type[OneOfOptions]) -> OneOfOptions:
     members = QueryParams(sent).multi_items()
     check_query(members)
@@ -291,10 +304,16 @@ def json_or(other: str, request: Request, wanted: str) -> str:
     kind = media_type(request)
     if kind != other and kind not in JSON_TYPES:
         raise UnsupportedMediaType(f"A body of type {shown(kind)} is not taken. Send {wanted}.")
-    charset = CHARSET.search(header(request.scope, b"content-type"))
-    if charset and charset[1].lower() not in UTF_8:
-        raise UnsupportedMediaType(f"Text in {shown(charset[1])} is not taken: send UTF-8.")
+    charset = _charset(header(request.scope, b"content-type"))
+    if charset is not None and charset.lower() not in UTF_8:
+        raise UnsupportedMediaType(f"Text in {shown(charset)} is not taken: send UTF-8.")
     return kind
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _charset(content_type: str) -> str | None:
+    named = CHARSET.search(content_type)
+    return named[1] if named else None
 
 
 async def read_texts(request: Request, *, max_items: int) -> Items[str]:
@@ -391,7 +410,7 @@ JSON = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no_number)
 def _refuse_compressed(request: Request) -> None:
     """Nothing is inflated here: a small body stays a small body."""
     codings = ", ".join(header_values(request.scope, b"content-encoding"))
-    if codings.strip(" ,").lower() not in {"", "identity"}:
+    if codings and codings.strip(" ,").lower() not in {"", "identity"}:
         raise UnsupportedMediaType(
             f"A body with Content-Encoding {shown(codings)} is not taken. Send it uncompressed, without that header."
         )
@@ -399,7 +418,7 @@ def _refuse_compressed(request: Request) -> None:
 
 def _only(request: Request, name: bytes) -> str | None:
     values = header_values(request.scope, name)
-    if len(set(values)) > 1:
+    if len(values) > 1 and len(set(values)) > 1:
         shown_name = name.decode().title()
         raise BadRequest(f"There are {len(values)} {shown_name} headers that contradict each other. Send one.")
     return values[0] if values else None

@@ -53,9 +53,10 @@ class TextPreprocessor:
             raise Unprocessable(f"The text has {len(text):,} characters; at most {self._max_characters:,} are taken.")
         if not text or text.isspace():
             raise Unprocessable("The text is empty.")
-        if lone := LONE_SURROGATE.search(text):
+        if not text.isascii() and (lone := LONE_SURROGATE.search(text)):
             raise Unprocessable(f"The text is not valid Unicode: a lone surrogate stands at character {lone.start()}.")
-        ids = self._tokenizer.encode(text).ids
+        # without the offsets, which only explanations need: they take a fifth of the time
+        ids = self._tokenizer.encode_batch_fast([text])[0].ids
         if not ids:
             raise Unprocessable("The text has no words in it.")
         return np.array(ids, dtype=np.int32)

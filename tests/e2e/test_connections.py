@@ -90,6 +90,7 @@ def test_headers_over_the_limit_are_a_431(strict: Service, head: bytes) -> None:
     [
         [b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 5000, b"\r\n\r\n"],
         [b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 3000, b"a" * 3000 + b"\r\n\r\n"],
+        [b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 3900, b"a" * 90 + b"\r\n\r\n"],
         [b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\nGET /livez HTTP/1.1\r\nX: " + b"a" * 5000, b"\r\n\r\n"],
         [b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\nGET /livez HTTP/1.1\r\nX: " + b"a" * 5000 + b"\r\n\r\n"],
     ],

@@ -1,6 +1,7 @@
 """`POST /classify-image` and `POST /classify-text`."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -188,7 +189,7 @@ async def _classify(
     state = request.scope["state"]
     state["model"] = classifier.model.name
     asked = query(request, options)
-    async with Deadline(request, settings.deadline_seconds) as deadline:
+    with Deadline(request, settings.deadline_seconds) as deadline:
         classifier.check(deadline.at, is_large_picture=announces_picture(request, LARGE_PICTURE))
         items = await read(request, max_items=settings.max_items)
         deadline.body_has_come()
@@ -203,14 +204,27 @@ async def _classify(
     state["version"] = classification.version.number
     stages = deadline.stages(classification.stages)
     with classifier.encoding():
-        document = _document(classifier.model.name, classification, many=items.many)
-        headers = {"Server-Timing": server_timing(stages)}
-        return Response(to_json(document), headers=headers, media_type="application/json")
+        body = to_json(_document(classifier.model.name, classification, many=items.many))
+        return Answer(body, server_timing(stages))
+
+
+class Answer(Response):
+    """A JSON document. Starlette's own initialisation can do much more, and takes thrice as long."""
+
+    def __init__(self, body: bytes, timing: str) -> None:
+        self.status_code = HTTPStatus.OK
+        self.body = body
+        self.background = None
+        self.raw_headers = [
+            (b"content-length", b"%d" % len(body)),
+            (b"content-type", b"application/json"),
+            (b"server-timing", timing.encode()),
+        ]
 
 
 def server_timing(stages: Stages) -> str:
     """Seconds → the header's milliseconds (W3C Server Timing): browsers' tools draw them."""
-    return ", ".join(f"{stage};dur={1000 * seconds:.2f}" for stage, seconds in stages.items())
+    return ", ".join([f"{stage};dur={1000 * seconds:.2f}" for stage, seconds in stages.items()])
 
 
 def _document(model: str, classification: Classification, *, many: bool) -> dict[str, Any]:

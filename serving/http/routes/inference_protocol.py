@@ -237,7 +237,7 @@ def _asked_version(request: Request) -> _Choice:
 async def _infer(request: Request, classifier: Classifier, settings: Settings) -> Response:
     model = classifier.model
     request.state.model = model.name
-    async with Deadline(request, settings.deadline_seconds) as deadline:
+    with Deadline(request, settings.deadline_seconds) as deadline:
         classifier.check(deadline.at, is_large_picture=False)
         inference = await read_inference(request, model.kind, max_items=settings.max_items)
         deadline.body_has_come()

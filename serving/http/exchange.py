@@ -1,0 +1,119 @@
+"""A request and its answer on a connection, as the HTTP server hands them to the application: ASGI at little cost."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
+
+    from serving.http.connections import LimitedConnection
+
+UNUSUAL = frozenset({b"connection", b"transfer-encoding"})
+"""Headers of an answer that the server must understand."""
+
+
+class Exchange(RequestResponseCycle):
+    """The server's own cycle, with a short way for what is usual: an answer that comes whole.
+
+    That goes out in one piece, the head together with its body. Each piece would be a call of the kernel and a packet,
+    and wake whoever reads for half an answer. All else goes the server's way.
+
+    Args:
+        connection: that the request came on.
+        keep_alive: whether the connection stays open after the answer.
+    """
+
+    access_log = False
+    disconnected = False
+    more_body = True
+    response_started = False
+    response_complete = False
+    chunked_encoding = None
+    expected_content_length = 0
+
+    def __init__(self, connection: "LimitedConnection", *, keep_alive: bool) -> None:
+        # not the server's: most of what that sets is the same for all, and stands above
+        self.scope = connection.scope
+        self.transport = connection.transport
+        self.flow = connection.flow
+        self.logger = connection.logger
+        self.access_logger = connection.access_logger
+        self.default_headers = connection.server_state.default_headers
+        self.on_response = connection.on_response_complete
+        self.keep_alive = keep_alive
+        self.waiting_for_100_continue = connection.expect_100_continue
+        self.body = bytearray()
+        self._has_news = False
+        self._waits_for_news: asyncio.Event | None = None
+        self._start: ASGISendEvent | None = None
+
+    @property
+    def message_event(self) -> "Exchange":  # type: ignore[override]  # the server only sets it
+        """What the server sets when there is news of the client."""
+        return self
+
+    def set(self) -> None:
+        """There is news of the client: more of the body, its end, or that of the connection."""
+        self._has_news = True
+        if self._waits_for_news is not None:
+            self._waits_for_news.set()
+
+    async def receive(self) -> "ASGIReceiveEvent":
+        """The body as far as it has come since, or that the client has gone away."""
+        if self.waiting_for_100_continue and not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.waiting_for_100_continue = False
+        if not self.disconnected and not self.response_complete:
+            self.flow.resume_reading()
+            if not self._has_news:
+                self._waits_for_news = asyncio.Event()
+                await self._waits_for_news.wait()
+            self._has_news = False
+        if self.disconnected or self.response_complete:
+            return {"type": "http.disconnect"}
+        body, self.body = bytes(self.body), bytearray()
+        return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    async def send(self, message: "ASGISendEvent") -> None:
+        """The head, which is held back, and then the body, with which it is sent."""
+        if message["type"] == "http.response.start" and not self.response_started:
+            self._start = message
+            return
+        start, self._start = self._start, None
+        if start is not None:
+            if self.flow.write_paused and not self.disconnected:
+                await self.flow.drain()
+            if self._sent_whole(start, message):
+                return
+            await super().send(start)
+        await super().send(message)
+
+    def _sent_whole(self, start: Any, message: Any) -> bool:
+        """Whether it was usual, and so was sent."""
+        headers = [*self.default_headers, *start["headers"]]
+        fields, body = dict(headers), message.get("body", b"")
+        is_usual = (
+            fields.get(b"content-length") == b"%d" % len(body)
+            and not message.get("more_body", False)
+            and not self.disconnected
+            and self.scope["method"] != "HEAD"
+            and UNUSUAL.isdisjoint(fields)
+        )
+        if not is_usual:
+            return False
+        if not self.keep_alive:
+            headers.append((b"connection", b"close"))
+        head = STATUS_LINE[start["status"]] + b"\r\n".join([b": ".join(header) for header in headers]) + b"\r\n\r\n"
+        # one more for the status, one for the empty line
+        if not head.count(b"\n") == head.count(b"\r") == len(headers) + 2:
+            raise RuntimeError("A header of an answer has more than one line.")
+        self.response_started = self.response_complete = True
+        self.waiting_for_100_continue = False
+        self.transport.write(head + body)
+        self.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+        return True
