@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from time import monotonic, perf_counter
+from time import perf_counter
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 import numpy as np
@@ -156,7 +156,7 @@ class Batcher(Generic[Answer]):
         Raises:
             Overloaded: there would be no answer before the deadline.
         """
-        if self._waiting and 0 < deadline - monotonic() < self._pace.foretell(self._waiting):
+        if self._waiting and 0 < deadline - asyncio.get_running_loop().time() < self._pace.foretell(self._waiting):
             raise self._overloaded()
 
     def _overloaded(self) -> Overloaded:

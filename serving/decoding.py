@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from time import monotonic, perf_counter
+from time import perf_counter
 from typing import TypeVar
 
 from serving.pace import Pace
@@ -59,7 +59,8 @@ class Decoders:
         Raises:
             Overloaded: so much waits already that it would not be done before the deadline.
         """
-        self._pace.check(ahead, deadline - monotonic(), "to be decoded", at_once=self._threads)
+        seconds = deadline - asyncio.get_running_loop().time()
+        self._pace.check(ahead, seconds, "to be decoded", at_once=self._threads)
 
     def close(self) -> None:
         """End the threads; what has not begun is given up."""

@@ -16,6 +16,8 @@ ENOUGH = 200
 """Answers before which a distance would be chance."""
 TOLD_EVERY = 50
 """Answers between two computations of the distances."""
+MAX_UNSEEN_BYTES = 1024 * 1024
+"""Of rows that wait to be seen: of large ones, many at once would hold up the event loop."""
 
 
 class Drift:
@@ -35,16 +37,23 @@ class Drift:
         self._recent = {name: np.zeros(len(shares)) for name, shares in self._references.items()}
         self._tell = tell
         self._seen = 0
+        self._alarm: asyncio.Handle | None = None
+        self._unseen_bytes = 0
         self._unseen: list[tuple[Sequence[NDArray[Any]], NDArray[np.float32]]] = []
 
     def see_later(self, rows: Sequence[NDArray[Any]], probabilities: NDArray[np.float32]) -> None:
-        """As `see`, in a moment: nobody waits for that, and all of a moment cost little more than the first."""
-        if not self._unseen:
-            asyncio.get_running_loop().call_later(WRITTEN_AFTER, self._see_unseen)
+        """As `see`, in a moment: nobody waits for that, and many small rows cost little more than one."""
+        if self._alarm is None:
+            self._alarm = asyncio.get_running_loop().call_later(WRITTEN_AFTER, self._see_unseen)
         self._unseen.append((rows, probabilities))
+        self._unseen_bytes += sum(row.nbytes for row in rows)
+        if self._unseen_bytes > MAX_UNSEEN_BYTES:
+            self._alarm.cancel()
+            self._see_unseen()
 
     def _see_unseen(self) -> None:
         unseen, self._unseen = self._unseen, []
+        self._alarm, self._unseen_bytes = None, 0
         rows = [row for batch, _ in unseen for row in batch]
         self.see(rows, np.concatenate([probabilities for _, probabilities in unseen]))
 

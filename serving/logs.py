@@ -98,7 +98,7 @@ def log_request(logger: logging.Logger, told: Mapping[str, Any]) -> None:
             logger.info("request", extra=told)
 
 
-@lru_cache
+@lru_cache(maxsize=8)
 def _opening(at: int, level: str, logger: str, message: str) -> str:
     """What all lines of one kind and one second have in common."""
     first = {"time": _time(at), "level": level, "logger": logger, "message": message}

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from time import monotonic, perf_counter
+from time import perf_counter
 
 from serving.pace import Pace
 
@@ -51,7 +51,8 @@ class Turns:
         Raises:
             Overloaded: there would be no answer before the deadline.
         """
-        self._pace.check(self.waiting, deadline - monotonic(), "for their turn")
+        if self.waiting:
+            self._pace.check(self.waiting, deadline - asyncio.get_running_loop().time(), "for their turn")
 
     def _slice(self) -> float:
         """When this turn's slice ends; it begins with the first who asks."""

@@ -116,21 +116,22 @@ class LimitedConnection(HttpToolsProtocol):
         """What the parser cannot read, and what ended the parsing because it was refused already."""
         self._refuse(BadRequest(f"{msg.rstrip('.')}: it is not valid HTTP/1.1."))
 
-    def on_response_complete(self) -> None:
+    def end(self, exchange: Exchange) -> None:
         """Take the next request, as the server does, which has a timer of its own for each that is waited for."""
         self.server_state.total_requests += 1
-        if self.cycle.more_body:
+        if exchange.more_body:
             # answered before its body had come: what still trickles in must not hold the connection; but who is still
             # sending gets a moment to read the answer
-            self.loop.call_later(LINGER_SECONDS, self._close_after, self.cycle)
+            self.loop.call_later(LINGER_SECONDS, self._close_after, exchange)
+        if not self.pipeline:
+            self._idle_since = self.loop.time()
         if self.transport.is_closing():
-            return
+            return  # when the client has read what there is; until then it may be pushed out
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         else:
-            self._idle_since = self.loop.time()
-            self._alarms.set(self.timeout_keep_alive_handler, self._idle_since + self.timeout_keep_alive)
+            self._alarms.set(self.timeout_keep_alive_handler, self.loop.time() + self.timeout_keep_alive)
 
     def _close_after(self, cycle: object) -> None:
         if self.cycle is cycle:

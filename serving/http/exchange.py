@@ -1,6 +1,7 @@
 """A request and its answer on a connection, as the HTTP server hands them to the application: ASGI at little cost."""
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
@@ -41,7 +42,7 @@ class Exchange(RequestResponseCycle):
         self.logger = connection.logger
         self.access_logger = connection.access_logger
         self.default_headers = connection.server_state.default_headers
-        self.on_response = connection.on_response_complete
+        self.on_response = partial(connection.end, self)
         self.keep_alive = keep_alive
         self.waiting_for_100_continue = connection.expect_100_continue
         self.body = bytearray()
@@ -68,7 +69,8 @@ class Exchange(RequestResponseCycle):
         if not self.disconnected and not self.response_complete:
             self.flow.resume_reading()
             if not self._has_news:
-                self._waits_for_news = asyncio.Event()
+                self._waits_for_news = self._waits_for_news or asyncio.Event()
+                self._waits_for_news.clear()
                 await self._waits_for_news.wait()
             self._has_news = False
         if self.disconnected or self.response_complete:
@@ -85,35 +87,36 @@ class Exchange(RequestResponseCycle):
         if start is not None:
             if self.flow.write_paused and not self.disconnected:
                 await self.flow.drain()
-            if self._sent_whole(start, message):
+            if self._is_usual(start, message):
+                self._send_whole(start, message)
                 return
             await super().send(start)
         await super().send(message)
 
-    def _sent_whole(self, start: Any, message: Any) -> bool:
-        """Whether it was usual, and so was sent."""
-        headers = [*self.default_headers, *start["headers"]]
-        fields, body = dict(headers), message.get("body", b"")
-        is_usual = (
-            fields.get(b"content-length") == b"%d" % len(body)
+    def _is_usual(self, start: Any, message: Any) -> bool:
+        """Whether an answer comes whole, and there is nothing in its head for the server to see to."""
+        fields = dict(start["headers"])
+        return (
+            fields.get(b"content-length") == b"%d" % len(message.get("body", b""))
             and not message.get("more_body", False)
             and not self.disconnected
             and self.scope["method"] != "HEAD"
             and UNUSUAL.isdisjoint(fields)
+            and b"".join(fields).islower()
         )
-        if not is_usual:
-            return False
+
+    def _send_whole(self, start: Any, message: Any) -> None:
+        headers = [*self.default_headers, *start["headers"]]
         if not self.keep_alive:
             headers.append((b"connection", b"close"))
         head = STATUS_LINE[start["status"]] + b"\r\n".join([b": ".join(header) for header in headers]) + b"\r\n\r\n"
-        # one more for the status, one for the empty line
-        if not head.count(b"\n") == head.count(b"\r") == len(headers) + 2:
-            raise RuntimeError("A header of an answer has more than one line.")
+        # one line each, one for the status, and an empty one
+        if not head.count(b"\n") == head.count(b"\r") == len(headers) + 2 or b"\0" in head:
+            raise RuntimeError("A header of an answer is not one line of text.")
         self.response_started = self.response_complete = True
         self.waiting_for_100_continue = False
-        self.transport.write(head + body)
+        self.transport.write(head + message.get("body", b""))
         self.set()
         if not self.keep_alive:
             self.transport.close()
         self.on_response()
-        return True

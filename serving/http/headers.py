@@ -3,7 +3,7 @@
 from starlette.types import Scope
 
 BY_NAME = "sightread.headers"
-"""Where the scope keeps them in the order of their names: a request's are looked at a dozen times."""
+"""Where the scope keeps them by their names: a request's are looked at a dozen times."""
 
 
 def header_values(scope: Scope, name: bytes) -> list[str]:

@@ -113,12 +113,11 @@ class Deadline:
         self._is_of_client = self._seconds < seconds
         self._has_come: float | None = None
         self._start = perf_counter()
-        self._loop = asyncio.get_running_loop()
-        self._alarms = alarms_of(self._loop)
-        self.at = self._loop.time() + self._seconds
+        loop = asyncio.get_running_loop()
+        self._alarms = alarms_of(loop)
+        self.at = loop.time() + self._seconds
         """When the deadline is, by the event loop's clock."""
         self._task: asyncio.Task[Any] = request.scope["state"]["task"]
-        self._cancelling = self._task.cancelling()
         self._is_over = False
 
     def body_has_come(self) -> None:
@@ -131,6 +130,7 @@ class Deadline:
         return {"read": (self._has_come or now) - self._start, **others, "total": now - self._start}
 
     def __enter__(self) -> Self:
+        self._cancelling = self._task.cancelling()
         self._alarms.set(self._end, self.at)
         return self
 

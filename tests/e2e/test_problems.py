@@ -1,6 +1,7 @@
 """Whatever is wrong with a request: a right status, a reason, and the service goes on."""
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -120,6 +121,16 @@ def test_a_timeout_that_is_none_is_refused(service: Service, timeout: str) -> No
 def test_a_deadline_that_cannot_be_kept_is_a_504(service: Service) -> None:
     response = service.post("/classify-text", json={"text": "good"}, headers={"X-Request-Timeout": "0.000001"})
     check(response, 504, "1e-06 seconds")
+
+
+def test_deadlines_that_cannot_be_kept_harm_nobody_else(service: Service) -> None:
+    def ask(timeout: str) -> int:
+        response = service.post("/classify-text", json={"text": "good"}, headers={"X-Request-Timeout": timeout})
+        return int(response.status_code)
+
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(ask, ["0.0001", "10"] * 200))
+    assert set(statuses[1::2]) == {200}
 
 
 def test_a_body_over_the_limit_is_refused_while_it_streams_in(service: Service) -> None:

@@ -1,6 +1,5 @@
 """Shares of the traffic for a canary and a shadow, what is told of answers, dying servers, and too many requests."""
 
-import os
 import re
 import signal
 import socket
@@ -16,6 +15,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from serving.classification import LARGE_PICTURE
 from tests.e2e.conftest import Start
 from tests.e2e.processes import Service, gateway, model_server
 from tests.e2e.test_versions import PNG, QUICK, ask, traffic
@@ -177,10 +177,11 @@ def test_a_large_body_is_refused_before_it_comes_while_many_wait_to_be_decoded(
     flags = ("--model-server", server.url, "--text-model", "", "--decoders", "1", "--deadline-seconds", "60")
     service = start_gateway(*flags)
     service.wait_for(service.is_ready)
-    noise = Image.frombytes("RGB", (2000, 1500), os.urandom(2000 * 1500 * 3))
     buffer = BytesIO()
-    noise.save(buffer, "PNG", compress_level=1)
+    # it takes much longer to decode than to send
+    Image.radial_gradient("L").resize((5000, 4000)).convert("RGB").save(buffer, "PNG", compress_level=1)
     large = buffer.getvalue()
+    assert len(large) > LARGE_PICTURE
     host, port = service.url.removeprefix("http://").split(":")
     head = (
         f"POST /classify-image HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/png\r\n"

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import uvicorn
+import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from serving.http.connections import limited_connection
+from serving.http.connections import LINGER_SECONDS, limited_connection
 from serving.settings import Settings
 
 Send = Callable[[dict[str, Any]], Any]
@@ -71,6 +72,7 @@ APPS = {
     "too long": answering(b"abc", headers=[(b"content-length", b"2")]),
     "nothing": answering(b"", headers=[], status=204),
     "closing": answering(b"abc", headers=[(b"content-length", b"3"), (b"connection", b"close")]),
+    "closing, in capitals": answering(b"abc", headers=[(b"content-length", b"3"), (b"Connection", b"Close")]),
     "capitals": answering(b"abc", headers=[(b"Content-Length", b"3"), (b"X-Y", b"z")]),
     "broken": broken,
     "silent": silent,
@@ -89,8 +91,7 @@ REQUESTS = {
 }
 
 
-async def asked(protocol: Any, app: App, request: bytes) -> bytes:
-    """What comes back until the connection is closed, or nothing more does."""
+async def serve(protocol: Any, app: App) -> tuple[asyncio.Server, ServerState]:
     config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", lifespan="off", proxy_headers=False)
     config.load()
     state = ServerState()
@@ -98,6 +99,12 @@ async def asked(protocol: Any, app: App, request: bytes) -> bytes:
     server = await loop.create_server(
         lambda: protocol(config=config, server_state=state, app_state={}, _loop=loop), "127.0.0.1", 0
     )
+    return server, state
+
+
+async def asked(protocol: Any, app: App, request: bytes) -> bytes:
+    """What comes back until the connection is closed, or nothing more does."""
+    server, state = await serve(protocol, app)
     received = b""
     async with server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
@@ -122,17 +129,17 @@ async def all_asked(protocol: Any, app: App) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("app", APPS.values(), ids=APPS)
 def test_an_answer_is_the_same_as_the_servers_own(app: App) -> None:
-    theirs = asyncio.run(all_asked(HttpToolsProtocol, app))
-    assert asyncio.run(all_asked(limited_connection(Settings()), app)) == theirs
+    theirs = uvloop.run(all_asked(HttpToolsProtocol, app))
+    assert uvloop.run(all_asked(limited_connection(Settings()), app)) == theirs
     assert [name for name, answer in theirs.items() if not answer] == (["half"] if app is echo else [])
 
 
 def ours(app: App, request: bytes) -> bytes:
-    return asyncio.run(asked(limited_connection(Settings()), app, request))
+    return uvloop.run(asked(limited_connection(Settings()), app, request))
 
 
-@pytest.mark.parametrize("value", [b"a\nX-Y: b", b"a\rb", b"a\r\n\r\nb"])
-def test_a_header_of_several_lines_never_goes_out(value: bytes) -> None:
+@pytest.mark.parametrize("value", [b"a\nX-Y: b", b"a\rb", b"a\r\n\r\nb", b"a\0b"])
+def test_a_header_that_is_not_one_line_of_text_never_goes_out(value: bytes) -> None:
     app = answering(b"abc", headers=[(b"content-length", b"3"), (b"x-a", value)])
     assert re.match(rb"HTTP/1.1 500 [^\0]*Internal Server Error$", ours(app, REQUESTS["get"]).removesuffix(b"<closed>"))
 
@@ -143,3 +150,44 @@ def test_what_fails_before_its_body_is_a_500_and_no_half_of_an_answer() -> None:
         raise ValueError("a defect")
 
     assert ours(app, REQUESTS["get"]).startswith(b"HTTP/1.1 500 ")
+
+
+def test_who_does_not_read_a_last_answer_keeps_nobody_out() -> None:
+    async def scenario() -> bytes:
+        app = answering(b"x" * 20_000_000)  # more than the kernel holds
+        server, state = await serve(limited_connection(Settings(max_connections=2)), app)
+        async with server:
+            address = server.sockets[0].getsockname()
+            held = [await asyncio.open_connection(*address) for _ in range(2)]
+            for reader, writer in held:
+                # what it has read ahead is not asked for, and so nothing more is read
+                writer.write(REQUESTS["last"])
+                await reader.readexactly(1)
+            if state.tasks:
+                await asyncio.wait(state.tasks)
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(REQUESTS["last"])
+            answer = await reader.readexactly(len(b"HTTP/1.1 200"))
+            for _, opened in [*held, (reader, writer)]:
+                opened.transport.abort()
+            await asyncio.sleep(0.1)  # in which the connections end
+            return answer
+
+    assert uvloop.run(scenario()) == b"HTTP/1.1 200"
+
+
+def test_a_second_body_may_come_slowly_after_a_first_answer() -> None:
+    """The moment for who is answered before the body has come is not the next request's."""
+
+    async def scenario() -> bytes:
+        server, _ = await serve(limited_connection(Settings()), echo)
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(REQUESTS["post"] + REQUESTS["half"])
+            await asyncio.sleep(LINGER_SECONDS + QUIET_SECONDS)
+            writer.write(b"abcdef")
+            answers = await reader.readuntil(b"b'xyzabcdef']")
+            writer.close()
+            return answers
+
+    assert uvloop.run(scenario()).count(b"HTTP/1.1 200") == 2

@@ -1,7 +1,6 @@
 """`POST /classify-image` and `POST /classify-text`."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -212,7 +211,7 @@ class Answer(Response):
     """A JSON document. Starlette's own initialisation can do much more, and takes thrice as long."""
 
     def __init__(self, body: bytes, timing: str) -> None:
-        self.status_code = HTTPStatus.OK
+        self.status_code = 200
         self.body = body
         self.background = None
         self.raw_headers = [
