@@ -97,7 +97,8 @@ class LimitedConnection(HttpToolsProtocol):
         self.scope["raw_path"] = url.path
         self.scope["query_string"] = url.query or b""
         before = self.cycle
-        self.cycle = Exchange(self, keep_alive=version != "1.0" and self.parser.should_keep_alive())
+        keep_alive = version != "1.0" and self.parser.should_keep_alive()
+        self.cycle = Exchange(self, keep_alive=keep_alive, on_end=self._end)
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:
@@ -116,8 +117,8 @@ class LimitedConnection(HttpToolsProtocol):
         """What the parser cannot read, and what ended the parsing because it was refused already."""
         self._refuse(BadRequest(f"{msg.rstrip('.')}: it is not valid HTTP/1.1."))
 
-    def end(self, exchange: Exchange) -> None:
-        """Take the next request, as the server does, which has a timer of its own for each that is waited for."""
+    def _end(self, exchange: Exchange) -> None:
+        # take the next request, as the server does, which has a timer of its own for each that is waited for
         self.server_state.total_requests += 1
         if exchange.more_body:
             # answered before its body had come: what still trickles in must not hold the connection; but who is still

@@ -4,12 +4,12 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 if TYPE_CHECKING:
-    from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
+    from collections.abc import Callable
 
-    from serving.http.connections import LimitedConnection
+    from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 
 UNUSUAL = frozenset({b"connection", b"transfer-encoding"})
 """Headers of an answer that the server must understand."""
@@ -24,6 +24,7 @@ class Exchange(RequestResponseCycle):
     Args:
         connection: that the request came on.
         keep_alive: whether the connection stays open after the answer.
+        on_end: is told of this exchange once it is answered.
     """
 
     access_log = False
@@ -34,7 +35,9 @@ class Exchange(RequestResponseCycle):
     chunked_encoding = None
     expected_content_length = 0
 
-    def __init__(self, connection: "LimitedConnection", *, keep_alive: bool) -> None:
+    def __init__(
+        self, connection: HttpToolsProtocol, *, keep_alive: bool, on_end: "Callable[[Exchange], None]"
+    ) -> None:
         # not the server's: most of what that sets is the same for all, and stands above
         self.scope = connection.scope
         self.transport = connection.transport
@@ -42,7 +45,7 @@ class Exchange(RequestResponseCycle):
         self.logger = connection.logger
         self.access_logger = connection.access_logger
         self.default_headers = connection.server_state.default_headers
-        self.on_response = partial(connection.end, self)
+        self.on_response = partial(on_end, self)
         self.keep_alive = keep_alive
         self.waiting_for_100_continue = connection.expect_100_continue
         self.body = bytearray()
