@@ -9,7 +9,12 @@ from serving.pace import Pace
 SLICE = 0.03
 """Seconds of a turn of the loop in which work begins; whoever comes after that waits for another turn."""
 BEGUN_IN_A_TURN = 32
-"""Of those who waited. In between the loop takes connections, reads, and answers, its health probes among others."""
+"""Of those who waited. In between the loop takes connections, reads, and answers, its health probes among others …"""
+QUIET_TURNS = 4
+"""… until so many turns of the loop have passed in which no request came: in each it takes but one new connection, and
+two more pass until its request is read …"""
+PAUSE = 0.05
+"""… or so many seconds."""
 
 
 class Turns:
@@ -25,6 +30,7 @@ class Turns:
         """None: nobody has begun in this turn of the loop."""
         self._begun = 0
         """How many of those who waited began in the last turn."""
+        self._quiet_turns = 0
         self._pace = Pace()
 
     @property
@@ -43,7 +49,7 @@ class Turns:
         return perf_counter() - since
 
     def check(self, deadline: float) -> None:
-        """Refuse a request that would wait for too long.
+        """A request has come: refuse one that would wait for too long.
 
         Args:
             deadline: by the event loop's clock.
@@ -51,6 +57,7 @@ class Turns:
         Raises:
             Overloaded: there would be no answer before the deadline.
         """
+        self._quiet_turns = 0
         if self.waiting:
             self._pace.check(self.waiting, deadline - asyncio.get_running_loop().time(), "for their turn")
 
@@ -67,10 +74,25 @@ class Turns:
         asyncio.get_running_loop().call_soon(self._next_turn)
 
     def _next_turn(self) -> None:
+        self._slice_ends = None
+        if self._waiting:
+            self._quiet_turns = 0
+            self._pause(perf_counter() + PAUSE)
+        else:
+            self._begin_waiting()
+
+    def _pause(self, until: float) -> None:
+        """Nobody begins while others come: whoever would come too late is to be told so now, and not then."""
+        if self._quiet_turns < QUIET_TURNS and perf_counter() < until:
+            self._quiet_turns += 1
+            asyncio.get_running_loop().call_soon(self._pause, until)
+        else:
+            self._begin_waiting()
+
+    def _begin_waiting(self) -> None:
         if self._begun:
             self._pace.learn(self._begun, perf_counter() - self._began)
         self._begun = 0
-        self._slice_ends = None
         while self._waiting and self._begun < BEGUN_IN_A_TURN:
             turn = self._waiting.popleft()
             if not turn.done():

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from serving.problems import Overloaded
-from serving.turns import BEGUN_IN_A_TURN, SLICE, Turns
+from serving.turns import BEGUN_IN_A_TURN, PAUSE, QUIET_TURNS, SLICE, Turns
 
 MANY = 5 * BEGUN_IN_A_TURN
 
@@ -69,12 +69,30 @@ def test_who_gives_up_takes_nobodys_turn() -> None:
         tasks = await crowd(turns, begun.append)
         for task in tasks[1:-1]:
             task.cancel()
-        await asyncio.sleep(0)  # the cancelled ones leave
-        await asyncio.sleep(0)  # a single turn lets the last one in
-        await asyncio.sleep(0)
+        # the cancelled ones leave, the pause passes, and a single turn lets the last one in
+        for _ in range(QUIET_TURNS + 3):
+            await asyncio.sleep(0)
         assert begun == [0, MANY - 1]
         await asyncio.gather(*tasks, return_exceptions=True)
         assert await turns.take() == 0.0
+
+    asyncio.run(scenario())
+
+
+def test_while_requests_come_nobody_begins_but_not_for_ever() -> None:
+    async def scenario() -> None:
+        begun: list[int] = []
+        turns = Turns()
+        start = time.perf_counter()
+        tasks = await crowd(turns, begun.append, 3)
+        for _ in range(5 * QUIET_TURNS):
+            turns.check(math.inf)
+            await asyncio.sleep(0)
+        assert begun == [0] or time.perf_counter() - start > PAUSE
+        while len(begun) < 3:
+            turns.check(math.inf)
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
 
     asyncio.run(scenario())
 
