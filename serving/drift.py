@@ -1,6 +1,5 @@
 """How far what is asked and answered lately is from what a version was trained on."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.contract import Contract, TextInput
-from serving.metrics import WRITTEN_AFTER
+from serving.metrics import Counted, Unwritten
 
 MEMORY = 1000
 """Answers after which one weighs a third of what it did."""
@@ -20,7 +19,7 @@ MAX_UNSEEN_BYTES = 1024 * 1024
 """Of rows that wait to be seen: of large ones, many at once would hold up the event loop."""
 
 
-class Drift:
+class Drift(Counted):
     """Distances between the contract's reference and the recent answers of one version.
 
     The distance is Jensen's and Shannon's (the square root of their divergence in bits): 0 for the same distribution, 1
@@ -29,31 +28,32 @@ class Drift:
     Args:
         contract: of the version; what its reference leaves out is not measured.
         tell: is told a distance and what it is of: `labels`, `confidence`, and `brightness` or `unknown_tokens`.
+        unwritten: has it look in a moment, with what else was counted meanwhile.
     """
 
-    def __init__(self, contract: Contract, tell: Callable[[str, float], None]) -> None:
+    def __init__(self, contract: Contract, tell: Callable[[str, float], None], unwritten: Unwritten) -> None:
         self._unknown = _unknown_id(contract)
         self._references = _references(contract, self._unknown)
         self._recent = {name: np.zeros(len(shares)) for name, shares in self._references.items()}
         self._tell = tell
         self._seen = 0
-        self._alarm: asyncio.Handle | None = None
+        self._unwritten = unwritten
         self._unseen_bytes = 0
         self._unseen: list[tuple[Sequence[NDArray[Any]], NDArray[np.float32]]] = []
 
     def see_later(self, rows: Sequence[NDArray[Any]], probabilities: NDArray[np.float32]) -> None:
         """As `see`, in a moment: nobody waits for that, and many small rows cost little more than one."""
-        if self._alarm is None:
-            self._alarm = asyncio.get_running_loop().call_later(WRITTEN_AFTER, self._see_unseen)
+        if not self._unseen:
+            self._unwritten.hold(self)
         self._unseen.append((rows, probabilities))
         self._unseen_bytes += sum(row.nbytes for row in rows)
         if self._unseen_bytes > MAX_UNSEEN_BYTES:
-            self._alarm.cancel()
-            self._see_unseen()
+            self.write()
 
-    def _see_unseen(self) -> None:
-        unseen, self._unseen = self._unseen, []
-        self._alarm, self._unseen_bytes = None, 0
+    def write(self) -> None:
+        unseen, self._unseen, self._unseen_bytes = self._unseen, [], 0
+        if not unseen:
+            return  # they were so large that they were seen before
         rows = [row for batch, _ in unseen for row in batch]
         self.see(rows, np.concatenate([probabilities for _, probabilities in unseen]))
 

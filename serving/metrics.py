@@ -153,7 +153,7 @@ class Metrics:
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
-        unwritten = self._unwritten = Unwritten()
+        unwritten = self.unwritten = Unwritten()
 
         # each remembers what counts for which labels: the library's own look-up costs as much as counting does
 
@@ -239,7 +239,7 @@ class Metrics:
 
     def page(self) -> bytes:
         """The text that Prometheus scrapes."""
-        self._unwritten.write()
+        self.unwritten.write()
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self._registry)
         # a worker that was killed could not say that nothing of its is in flight any more

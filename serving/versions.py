@@ -373,7 +373,7 @@ class Model:
         def tell_drift(of: str, distance: float) -> None:
             self._metrics.drift(self.name, number, of).set(distance)
 
-        drift = Drift(contract, tell_drift)
+        drift = Drift(contract, tell_drift, self._metrics.unwritten)
 
         async def answer(rows: Sequence[Row], timeout: float, traceparent: str | None) -> list[Ranking]:  # noqa: ASYNC109
             probabilities = await predict(rows, timeout, traceparent)
