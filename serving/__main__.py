@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
 from serving.certificates import Certificates
+from serving.http.accepting import prepare
 from serving.http.api_keys import ApiKeys, ApiKeysError
 from serving.http.connections import limited_connection
 from serving.launcher import LocalModelServer
@@ -138,7 +139,9 @@ def _run(settings: Settings, listener: socket.socket, stack: ExitStack) -> None:
         uvicorn.Server(_config(app, settings)).run(sockets=[listener])
         return
     os.environ |= settings.environment()
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="sightread-"))
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sightread-"))
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    prepare(Path(folder), settings.workers)
     supervisor = _Workers(_config("serving.app:create_worker_app", settings), sockets=[listener])
     _hang_up_is_terminate()  # it took the signal to restart its workers
     supervisor.run()
@@ -172,6 +175,7 @@ def _config(app: ASGIApp | str, settings: Settings) -> uvicorn.Config:
         server_header=False,
         lifespan="on",
         backlog=BACKLOG,
+        loop="serving.http.accepting:Loop",
         http=limited_connection(settings),
         ws="none",
         timeout_keep_alive=settings.idle_seconds,

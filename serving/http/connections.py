@@ -2,13 +2,16 @@
 
 import asyncio
 import functools
+import heapq
 import logging
+import select
 from typing import Any
 from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from serving.http.accepting import open_connections
 from serving.http.alarms import alarms_of
 from serving.http.exchange import Exchange
 from serving.http.middleware import give_up
@@ -19,6 +22,8 @@ logger = logging.getLogger("sightread.connections")
 
 
 LINGER_SECONDS = 2.0
+LOOKED_AT = 8
+"""Idlers, at most, to find one whose next request has not come."""
 
 
 class LimitedConnection(HttpToolsProtocol):
@@ -55,9 +60,10 @@ class LimitedConnection(HttpToolsProtocol):
             for other in self.connections
             if isinstance(other, LimitedConnection) and other._idle_since is not None  # noqa: SLF001
         }
-        if not idle:
+        longest = heapq.nsmallest(LOOKED_AT, idle, key=idle.__getitem__)
+        idler = next((other for other in longest if not _has_unread(other.transport)), None)
+        if idler is None:
             return False
-        idler = min(idle, key=idle.__getitem__)
         self.connections.discard(idler)
         idler.transport.abort()
         return True
@@ -142,6 +148,7 @@ class LimitedConnection(HttpToolsProtocol):
         self._alarms.call_off(self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        open_connections().add(-1)
         self._stop_timer()
         self._unset_keepalive_if_required()
         if self.transport is None:  # it was turned away at the door
@@ -176,6 +183,13 @@ class LimitedConnection(HttpToolsProtocol):
             )
             self.transport.write(head.encode() + body)
             self.transport.close()
+
+
+def _has_unread(transport: asyncio.Transport) -> bool:
+    """Whether something has come that the event loop did not get round to reading."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket"), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def limited_connection(settings: Settings) -> Any:

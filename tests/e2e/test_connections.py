@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import Service, gateway, model_server
+from tests.e2e.processes import Service, gateway, model_server, started
 from tests.e2e.tiny_models import picture
 
 
@@ -219,3 +220,26 @@ def test_a_refused_connection_leaves_no_trace_in_the_process(strict: Service) ->
             connection.sendall(b"nonsense\r\n\r\n")
             everything(connection)
     strict.wait_for(lambda: open_files() <= before + 2)
+
+
+def test_when_the_system_has_no_room_for_a_further_connection_it_waits_and_is_then_served(tmp_path: Path) -> None:
+    few_files = (sys.executable, "-c", FEW_FILES)
+    with started([*few_files, "--model-server", "127.0.0.1:1"], "Sightread listens on ", tmp_path / "log") as service:
+        with ExitStack() as stack:
+            held = [stack.enter_context(connect(service)) for _ in range(100)]
+            service.wait_for(lambda: "no further connection can be taken" in service.log.read_text())
+            held[0].sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert held[0].recv(65536).startswith(b"HTTP/1.1 200 ")
+            for connection in held[:-1]:
+                connection.close()
+            held[-1].sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert held[-1].recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert service.get("/livez").status_code == 200
+
+
+FEW_FILES = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+from serving.__main__ import main
+sys.exit(main(["--port", "0", *sys.argv[1:]]))
+"""

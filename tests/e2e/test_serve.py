@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -206,11 +207,73 @@ def test_a_worker_that_was_killed_is_replaced_and_counts_no_more(start_gateway: 
         connection.sendall(b"POST /classify-text HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
     service.wait_for(lambda: in_flight(service) > 5)
     for worker in processes_of_session(id(tmp_path)):
-        if b"spawn_main" in Path(f"/proc/{worker}/cmdline").read_bytes():
+        if is_worker(worker):
             os.kill(worker, signal.SIGKILL)
     service.wait_for(lambda: _answers(service) and in_flight(service) == 1)
     for connection in held:
         connection.close()
+
+
+def test_workers_share_the_connections_out_and_nobody_waits_for_one_that_is_stuck_or_gone(
+    start_gateway: Start, tmp_path: Path
+) -> None:
+    marked = {"SIGHTREAD_TEST_SESSION": str(id(tmp_path))}
+    service = start_gateway("--model-server", "127.0.0.1:1", "--workers", "2", environment=marked)
+
+    def workers() -> list[int]:
+        listening = inodes(service, LISTENING)
+        return [pid for pid in processes_of_session(id(tmp_path)) if is_worker(pid) and sockets(pid) & listening]
+
+    with httpx.Client(base_url=service.url, limits=httpx.Limits(max_connections=None)) as http, ExitStack() as stack:
+
+        def hold(connections: int) -> None:
+            """So many more connections, of which each is answered and stays."""
+            for _ in range(connections):
+                response = stack.enter_context(http.stream("GET", "/livez"))
+                assert response.status_code == 200
+
+        def shares() -> list[int]:
+            established = inodes(service, ESTABLISHED)
+            return [len(sockets(worker) & established) for worker in workers()]
+
+        def both_take_some() -> bool:
+            hold(1)
+            return len(workers()) == 2 and min(shares()) > 0
+
+        service.wait_for(both_take_some)
+        stuck = workers()[0]
+        os.kill(stuck, signal.SIGSTOP)
+        hold(100)
+        os.kill(stuck, signal.SIGCONT)
+        hold(100)
+        assert min(shares()) >= 70
+        os.kill(stuck, signal.SIGKILL)
+        service.wait_for(both_take_some)
+
+
+LISTENING, ESTABLISHED = "0A", "01"
+"""In /proc/net/tcp."""
+
+
+def inodes(service: Service, state: str) -> set[str]:
+    """Of all sockets of the service's port in a state, connections' other ends excluded."""
+    port = f":{int(service.url.rpartition(':')[2]):04X}"
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {fields[9] for fields in lines if fields[1].endswith(port) and fields[3] == state}
+
+
+def sockets(process: int) -> set[str]:
+    """The inodes of a process's sockets."""
+    found = set()
+    for file in Path(f"/proc/{process}/fd").iterdir():
+        with suppress(OSError):
+            found.add(str(file.readlink()).removeprefix("socket:[").removesuffix("]"))
+    return found
+
+
+def is_worker(process: int) -> bool:
+    """Whether a process is one of `--workers`."""
+    return b"spawn_main" in Path(f"/proc/{process}/cmdline").read_bytes()
 
 
 def in_flight(service: Service) -> float:

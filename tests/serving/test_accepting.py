@@ -1,0 +1,151 @@
+"""Connections are taken as they come, and shared out among the workers."""
+
+import asyncio
+import socket
+from collections.abc import Coroutine, Iterator, MutableSequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from serving.http.accepting import ABSENT, BYTES, FILE, Acceptor, Loop, OpenConnections, prepare
+
+CROWD = 300
+
+
+class Hello(asyncio.Protocol):
+    """Says it, and holds the connection."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast("asyncio.Transport", transport).write(b"hello")
+
+    def eof_received(self) -> bool:
+        return False  # the loop closes it
+
+
+@contextmanager
+def listening() -> Iterator[socket.socket]:
+    with closing(socket.create_server(("127.0.0.1", 0), backlog=CROWD)) as listener:
+        yield listener
+
+
+async def greeted(listener: socket.socket, stack: ExitStack, clients: int) -> None:
+    """So many clients come, and each hears the greeting."""
+    loop = asyncio.get_running_loop()
+    for _ in range(clients):
+        client = stack.enter_context(closing(socket.create_connection(listener.getsockname())))
+        client.setblocking(False)
+        assert await asyncio.wait_for(loop.sock_recv(client, 100), 30) == b"hello"
+
+
+def taking(listener: socket.socket, counts: MutableSequence[int]) -> Acceptor:
+    return Acceptor(asyncio.get_running_loop(), listener, Hello, None, OpenConnections(counts, 0))
+
+
+def run(scenario: Coroutine[None, None, None]) -> None:
+    async def scenario_and_end() -> None:
+        await scenario
+        await asyncio.sleep(0.1)  # the connections end with their clients'
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(scenario_and_end())
+
+
+def test_a_crowd_that_comes_at_once_is_taken() -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        with listening() as listener, ExitStack() as stack:
+            crowd = [
+                stack.enter_context(closing(socket.create_connection(listener.getsockname()))) for _ in range(CROWD)
+            ]
+            counts = [0]
+            acceptor = taking(listener, counts)
+            for client in crowd:
+                client.setblocking(False)
+                assert await asyncio.wait_for(loop.sock_recv(client, 100), 30) == b"hello"
+            assert counts == [CROWD]
+            acceptor.close()
+
+    run(scenario())
+
+
+def test_who_has_more_than_another_leaves_it_the_next_and_takes_it_when_the_other_does_not_come() -> None:
+    async def scenario() -> None:
+        with listening() as listener, ExitStack() as stack:
+            counts = [0, 0]
+            acceptor = taking(listener, counts)
+            await greeted(listener, stack, 5)
+            assert counts == [5, 0]
+            client = stack.enter_context(closing(socket.create_connection(listener.getsockname())))
+            client.setblocking(False)
+            heard = asyncio.create_task(asyncio.get_running_loop().sock_recv(client, 100))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert counts == [5, 0]
+            assert not heard.done()
+            assert await asyncio.wait_for(heard, 30) == b"hello"  # nobody waits for a worker that is stuck
+            assert counts == [6, 0]
+            acceptor.close()
+
+    run(scenario())
+
+
+def test_of_two_that_take_connections_each_gets_its_share() -> None:
+    async def scenario() -> None:
+        counts = [0, 0]
+        loop = asyncio.get_running_loop()
+        with listening() as listener, ExitStack() as stack:
+            both = [
+                Acceptor(loop, end, Hello, None, OpenConnections(counts, own))
+                for own, end in enumerate([listener, stack.enter_context(listener.dup())])
+            ]
+            await greeted(listener, stack, 100)
+            assert sum(counts) == 100
+            assert min(counts) >= 40
+            for acceptor in both:
+                acceptor.close()
+            assert min(counts) >= ABSENT
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("own", "other"), [(4, 0), (1000, ABSENT), (1254, 1000), (0, 0)])
+def test_few_more_than_another_has_do_no_harm(own: int, other: int) -> None:
+    assert not counted(own, other).another_has_fewer()
+
+
+@pytest.mark.parametrize(("own", "other"), [(5, 0), (1255, 1000)])
+def test_many_more_than_another_has_are_too_many(own: int, other: int) -> None:
+    assert counted(own, other).another_has_fewer()
+
+
+def counted(own: int, other: int) -> OpenConnections:
+    connections = OpenConnections(counts := [0, other], 0)
+    connections.add(own)
+    assert counts == [own, other]
+    return connections
+
+
+def test_a_client_that_fails_before_it_is_connected_counts_no_more() -> None:
+    async def scenario() -> None:
+        def broken() -> asyncio.Protocol:
+            raise RuntimeError("no protocol today")
+
+        counts = [0]
+        loop = asyncio.get_running_loop()
+        with listening() as listener:
+            acceptor = Acceptor(loop, listener, broken, None, OpenConnections(counts, 0))
+            with closing(socket.create_connection(listener.getsockname())) as client:
+                client.setblocking(False)
+                assert await asyncio.wait_for(loop.sock_recv(client, 100), 30) == b""
+            assert counts == [0]
+            acceptor.close()
+
+    run(scenario())
+
+
+def test_until_a_worker_comes_nothing_is_left_to_it(tmp_path: Path) -> None:
+    prepare(tmp_path, 3)
+    told = (tmp_path / FILE).read_bytes()
+    assert [int.from_bytes(told[at : at + BYTES], "little") for at in range(0, len(told), BYTES)] == [ABSENT] * 3
