@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from serving.metrics import Metrics
 from serving.model_server import Refused
 from serving.pace import HEADROOM, CallCost, Pace
-from serving.problems import Overloaded, Unavailable
+from serving.problems import DeadlineExceeded, Overloaded, Unavailable
 from serving.tracing import TRACEPARENT
 
 if TYPE_CHECKING:  # OpenTelemetry is an extra
@@ -116,6 +116,7 @@ class Batcher(Generic[Answer]):
         self._costs: defaultdict[int, CallCost] = defaultdict(CallCost)
         self._in_flight: dict[asyncio.Task[None], float] = {}
         """Each with when it is overdue."""
+        self._rows_in_flight = 0
         self._company = 0
         self._company_until = 0.0
         self._dispatch_is_due = False
@@ -130,11 +131,12 @@ class Batcher(Generic[Answer]):
             stages: where it is noted how long the row waited, and how long its call took.
 
         Raises:
-            Overloaded: the queue is full.
+            Overloaded: the queue is full, or too long for the deadline.
             Problem: what the call to the model server raised.
         """
         if self._waiting >= self._max_queue:
             raise self._overloaded()
+        self.check(deadline)
         loop = asyncio.get_running_loop()
         waiting: _Waiting[Answer] = _Waiting(row, deadline, loop.create_future(), {} if stages is None else stages)
         if self._spans is not None:
@@ -156,12 +158,20 @@ class Batcher(Generic[Answer]):
         Raises:
             Overloaded: there would be no answer before the deadline.
         """
-        if self._waiting and 0 < deadline - asyncio.get_running_loop().time() < self._pace.foretell(self._waiting):
+        if self._waiting and 0 < deadline - asyncio.get_running_loop().time() < HEADROOM * self._foretell():
             raise self._overloaded()
+
+    def _foretell(self) -> float:
+        """Seconds until who comes now is answered: after those under way, and those who wait, of whom some come along.
+
+        Whose call is beside others is answered when as many rows as theirs are, too.
+        """
+        along = min(self._waiting + 1, self._max_batch_size)
+        return self._pace.foretell(self._rows_in_flight + self._waiting + along)
 
     def _overloaded(self) -> Overloaded:
         self._metrics.shed(self._model).inc()
-        wait = math.ceil(self._pace.foretell(self._waiting))
+        wait = math.ceil(self._foretell())
         return Overloaded(f"{self._waiting:,} items wait for {self._model} already.", retry_after=max(1, wait))
 
     def _leave(self, waiting: _Waiting[Answer]) -> None:
@@ -186,7 +196,8 @@ class Batcher(Generic[Answer]):
             if batch := self._next_batch(likeness, now):
                 task = asyncio.create_task(self._run(batch, likeness))
                 self._in_flight[task] = now + OVERDUE * self._costs[likeness].foretell(len(batch))
-                task.add_done_callback(partial(self._landed, likeness))
+                self._rows_in_flight += len(batch)
+                task.add_done_callback(partial(self._landed, likeness, len(batch)))
 
     def _by_age(self) -> list[int]:
         """The likenesses of those who wait, whoever has waited longest first."""
@@ -220,8 +231,9 @@ class Batcher(Generic[Answer]):
                 batch.append(waiting)
         return batch
 
-    def _landed(self, likeness: int, task: asyncio.Task[None]) -> None:
+    def _landed(self, likeness: int, rows: int, task: asyncio.Task[None]) -> None:
         del self._in_flight[task]
+        self._rows_in_flight -= rows
         patience = min(SHARE_FOR_COMPANY * self._costs[likeness].fixed, SECONDS_FOR_COMPANY)
         self._company_until = asyncio.get_running_loop().time() + patience
         self._dispatch()
@@ -250,6 +262,11 @@ class Batcher(Generic[Answer]):
         except Refused as refused:
             self._fail(batch, Unavailable(f"{self._model} could not answer: {refused}.", retry_after=1))
             return
+        except DeadlineExceeded as late:
+            # it took that long at least: who learned nothing from it would go on asking for too much
+            self._learn(batch, likeness, perf_counter() - sent)
+            self._fail(batch, late)
+            return
         except asyncio.CancelledError:
             self._fail(batch, Unavailable(f"{self._model} is being closed.", retry_after=1))
             raise
@@ -259,12 +276,15 @@ class Batcher(Generic[Answer]):
         seconds = perf_counter() - sent
         # before they know: who asks again is to be waited for, and does not wait already
         self._company = min(len(batch) + self._waiting, self._max_batch_size)
-        self._costs[likeness].learn(len(batch), seconds)
-        self._pace.learn(len(batch) * len(self._in_flight), seconds)
+        self._learn(batch, likeness, seconds)
         for waiting, answer in zip(batch, answers, strict=True):
             spent(waiting.stages, self._stage, seconds)
             if not waiting.answer.done():
                 waiting.answer.set_result(answer)
+
+    def _learn(self, batch: Sequence[_Waiting[Answer]], likeness: int, seconds: float) -> None:
+        self._costs[likeness].learn(len(batch), seconds)
+        self._pace.learn(len(batch) * len(self._in_flight), seconds)
 
     @staticmethod
     def _fail(batch: Sequence[_Waiting[Answer]], error: Exception) -> None:

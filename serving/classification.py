@@ -159,7 +159,7 @@ class Classifier:
     ) -> Classification:
         if wanted.explain and version.explainer is None:
             raise BadRequest(f"Version {version.number} of {self.model.name} gives no explanations.")
-        version.batcher.check(deadline)
+        version.batcher.check(deadline - self._turns.foretell())
         if wanted.explain and version.explainer is not None:
             version.explainer.check(deadline)
         # a request never waits for itself
@@ -187,6 +187,7 @@ class Classifier:
             spent(stages, "turn", waited)
             if self._spans is not None:
                 self._spans.stage("turn", waited, within=self._spans.current())
+            version.batcher.check(deadline)  # meanwhile more may wait there than when the request came
         start = perf_counter()
         trouble: Problem | None = None
         try:

@@ -11,8 +11,8 @@ SLICE = 0.03
 BEGUN_IN_A_TURN = 32
 """Of those who waited. In between the loop takes connections, reads, and answers, its health probes among others …"""
 QUIET_TURNS = 4
-"""… until so many turns of the loop have passed in which no request came: in each it takes but one new connection, and
-two more pass until its request is read …"""
+"""… until so many turns of the loop have passed in which no request came: of a new connection the first one is read in
+the third …"""
 PAUSE = 0.05
 """… or so many seconds."""
 
@@ -60,6 +60,10 @@ class Turns:
         self._quiet_turns = 0
         if self.waiting:
             self._pace.check(self.waiting, deadline - asyncio.get_running_loop().time(), "for their turn")
+
+    def foretell(self) -> float:
+        """Seconds until the turn of who comes now."""
+        return self._pace.foretell(self.waiting)
 
     def _slice(self) -> float:
         """When this turn's slice ends; it begins with the first who asks."""

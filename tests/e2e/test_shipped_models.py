@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.inputs import Input
+from benchmarks.load import open_loop
 from tests.e2e.processes import PATIENCE, Service, started
 
 ROOT = Path(__file__).parents[2]
@@ -63,3 +65,14 @@ def test_the_pages_example_pictures_are_what_their_names_say(shipped: Service) -
     files = [("file", example.read_bytes()) for example in examples]
     answers = shipped.post("/classify-image", files=files).json()["results"]
     assert [answer["label"] for answer in answers] == [example.stem for example in examples]
+
+
+def test_several_times_the_load_is_refused_and_not_taken_and_answered_too_late(shipped: Service) -> None:
+    # a picture takes the second version some milliseconds: the model server is what there is too little of
+    body = (ROOT / "serving" / "page" / "examples" / "cat.jpg").read_bytes()
+    sent = Input("cat", "image", "image/jpeg", body)
+    rate, seconds = 2500, 3
+    measured = open_loop(f"{shipped.url}/classify-image", sent, rate=rate, seconds=seconds, deadline=1.0)
+    answered = rate * seconds - measured.failed
+    late = measured.failed - measured.refused
+    assert late < answered / 4

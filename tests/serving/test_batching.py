@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from serving.batching import MAX_IN_FLIGHT, Batcher, Row
 from serving.metrics import Metrics
 from serving.pace import CallCost
-from serving.problems import Overloaded, Unavailable
+from serving.problems import DeadlineExceeded, Overloaded, Unavailable
 from serving.tracing import TRACEPARENT
 
 FAR = 1e9
@@ -244,12 +244,7 @@ def test_what_could_not_be_answered_in_time_is_refused_with_the_time_that_the_qu
         server = Server()
         queue = batcher(server, max_batch_size=1)
         loop = asyncio.get_running_loop()
-        server.open.clear()
-        slow = asyncio.create_task(queue.submit(row(0), deadline=FAR))
-        await asyncio.sleep(0.3)
-        server.open.set()
-        await slow
-        server.open.clear()
+        await learned(server, queue, seconds=0.3)
         waiting = [asyncio.create_task(queue.submit(row(value), deadline=FAR)) for value in range(12)]
         await settled()  # two are in flight, ten wait: each takes 0.3 s
         with pytest.raises(Overloaded) as refused:
@@ -263,6 +258,54 @@ def test_what_could_not_be_answered_in_time_is_refused_with_the_time_that_the_qu
         assert await patient == [7]
 
     asyncio.run(scenario())
+
+
+def test_those_under_way_and_those_who_come_along_count_too() -> None:
+    async def scenario() -> None:
+        server = Server()
+        queue = batcher(server, max_batch_size=1)
+        await learned(server, queue, seconds=0.3)
+        under_way = [asyncio.create_task(queue.submit(row(value), deadline=FAR)) for value in range(MAX_IN_FLIGHT + 1)]
+        await settled()  # one waits: by itself it would take 0.3 s
+        now = asyncio.get_running_loop().time()
+        with pytest.raises(Overloaded):
+            queue.check(now + 1)
+        with pytest.raises(Overloaded):  # nor where it was prepared meanwhile
+            await queue.submit(row(9), deadline=now + 1)
+        queue.check(now + 30)
+        server.open.set()
+        await asyncio.gather(*under_way)
+
+    asyncio.run(scenario())
+
+
+def test_calls_that_end_too_late_tell_how_long_they_take() -> None:
+    async def scenario() -> None:
+        server = Server()
+        server.trouble = DeadlineExceeded("The model server did not answer within the deadline.")
+        queue = batcher(server, max_batch_size=1)
+        with pytest.raises(DeadlineExceeded):
+            await learned(server, queue, seconds=0.3)
+        waiting = [asyncio.create_task(queue.submit(row(value), deadline=FAR)) for value in range(12)]
+        await settled()
+        with pytest.raises(Overloaded):
+            queue.check(asyncio.get_running_loop().time() + 1)
+        server.open.set()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+async def learned(server: Server, queue: Batcher[NDArray[np.float32]], *, seconds: float) -> None:
+    """One call takes so long; the server answers no further one yet."""
+    server.open.clear()
+    slow = asyncio.create_task(queue.submit(row(0), deadline=FAR))
+    await asyncio.sleep(seconds)
+    server.open.set()
+    try:
+        await slow
+    finally:
+        server.open.clear()
 
 
 class Timed:
