@@ -122,12 +122,18 @@ class Batcher(Generic[Answer]):
         self._dispatch_is_due = False
         self._alarm: asyncio.TimerHandle | None = None
 
-    async def submit(self, row: Row, *, deadline: float, stages: Stages | None = None) -> Answer:
+    @property
+    def ahead(self) -> int:
+        """Rows that wait or are under way."""
+        return self._waiting + self._rows_in_flight
+
+    async def submit(self, row: Row, *, deadline: float, ahead: int = 0, stages: Stages | None = None) -> Answer:
         """One row → its answer.
 
         Args:
             row: as the preprocessor prepared it.
             deadline: by the event loop's clock; the caller gives up then, and so does the call to the model server.
+            ahead: rows of others that may come before; a request is never refused for its own.
             stages: where it is noted how long the row waited, and how long its call took.
 
         Raises:
@@ -136,7 +142,7 @@ class Batcher(Generic[Answer]):
         """
         if self._waiting >= self._max_queue:
             raise self._overloaded()
-        self.check(deadline)
+        self.check(deadline, ahead=ahead)
         loop = asyncio.get_running_loop()
         waiting: _Waiting[Answer] = _Waiting(row, deadline, loop.create_future(), {} if stages is None else stages)
         if self._spans is not None:
@@ -152,26 +158,34 @@ class Batcher(Generic[Answer]):
         finally:
             self._leave(waiting)
 
-    def check(self, deadline: float) -> None:
-        """Refuse a request before work is spent on it, if what waits already would take longer than it may.
+    def check(self, deadline: float, *, ahead: int, seconds_before: float = 0.0) -> None:
+        """Refuse what would be answered too late; what is late already is not refused.
+
+        Args:
+            deadline: by the event loop's clock.
+            ahead: rows of others that may come before; those that were answered meanwhile do not count.
+            seconds_before: until its row comes here.
 
         Raises:
             Overloaded: there would be no answer before the deadline.
         """
-        if self._waiting and 0 < deadline - asyncio.get_running_loop().time() < HEADROOM * self._foretell():
+        if not min(ahead, self._waiting):
+            return
+        seconds = deadline - asyncio.get_running_loop().time()
+        if seconds > 0 and seconds - seconds_before < HEADROOM * self._foretell(min(ahead, self.ahead)):
             raise self._overloaded()
 
-    def _foretell(self) -> float:
-        """Seconds until who comes now is answered: after those under way, and those who wait, of whom some come along.
+    def _foretell(self, ahead: int) -> float:
+        """Seconds until who comes after so many rows is answered.
 
-        Whose call is beside others is answered when as many rows as theirs are, too.
+        Where a call may be beside another, it ends when as many rows as its own were answered, too.
         """
-        along = min(self._waiting + 1, self._max_batch_size)
-        return self._pace.foretell(self._rows_in_flight + self._waiting + along)
+        along = min(ahead + 1, self._max_batch_size) if self._max_in_flight > 1 else 1
+        return self._pace.foretell(ahead + along)
 
     def _overloaded(self) -> Overloaded:
         self._metrics.shed(self._model).inc()
-        wait = math.ceil(self._foretell())
+        wait = math.ceil(self._foretell(self.ahead))
         return Overloaded(f"{self._waiting:,} items wait for {self._model} already.", retry_after=max(1, wait))
 
     def _leave(self, waiting: _Waiting[Answer]) -> None:
@@ -263,8 +277,7 @@ class Batcher(Generic[Answer]):
             self._fail(batch, Unavailable(f"{self._model} could not answer: {refused}.", retry_after=1))
             return
         except DeadlineExceeded as late:
-            # it took that long at least: who learned nothing from it would go on asking for too much
-            self._learn(batch, likeness, perf_counter() - sent)
+            self._learn(len(batch), likeness, perf_counter() - sent, was_given_up=True)
             self._fail(batch, late)
             return
         except asyncio.CancelledError:
@@ -276,15 +289,19 @@ class Batcher(Generic[Answer]):
         seconds = perf_counter() - sent
         # before they know: who asks again is to be waited for, and does not wait already
         self._company = min(len(batch) + self._waiting, self._max_batch_size)
-        self._learn(batch, likeness, seconds)
+        self._learn(len(batch), likeness, seconds)
         for waiting, answer in zip(batch, answers, strict=True):
             spent(waiting.stages, self._stage, seconds)
             if not waiting.answer.done():
                 waiting.answer.set_result(answer)
 
-    def _learn(self, batch: Sequence[_Waiting[Answer]], likeness: int, seconds: float) -> None:
-        self._costs[likeness].learn(len(batch), seconds)
-        self._pace.learn(len(batch) * len(self._in_flight), seconds)
+    def _learn(self, rows: int, likeness: int, seconds: float, *, was_given_up: bool = False) -> None:
+        """A call took so long. One that was given up would have taken longer: it tells nothing but of slowness."""
+        cost, units = self._costs[likeness], rows * len(self._in_flight)
+        if not was_given_up or seconds > cost.foretell(rows):
+            cost.learn(rows, seconds)
+        if not was_given_up or seconds > self._pace.foretell(units):
+            self._pace.learn(units, seconds)
 
     @staticmethod
     def _fail(batch: Sequence[_Waiting[Answer]], error: Exception) -> None:

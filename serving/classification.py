@@ -37,6 +37,20 @@ class Classification(NamedTuple):
     stages: Stages
 
 
+class Ahead(NamedTuple):
+    """Items of others that may come before a request's own: it never waits for itself.
+
+    Attributes:
+        decode: on the threads.
+        predict: in the queue of its version.
+        explain: in the queue of its version's explanations.
+    """
+
+    decode: int
+    predict: int
+    explain: int
+
+
 class Wanted(NamedTuple):
     """What an answer tells.
 
@@ -159,11 +173,14 @@ class Classifier:
     ) -> Classification:
         if wanted.explain and version.explainer is None:
             raise BadRequest(f"Version {version.number} of {self.model.name} gives no explanations.")
-        version.batcher.check(deadline - self._turns.foretell())
+        turn = self._turns.foretell()
+        predict, explain = version.batcher.ahead, version.explainer.ahead if version.explainer else 0
+        version.batcher.check(deadline, ahead=predict, seconds_before=turn)
         if wanted.explain and version.explainer is not None:
-            version.explainer.check(deadline)
-        # a request never waits for itself
-        ahead = self._decoders.waiting
+            version.explainer.check(deadline, ahead=explain, seconds_before=turn)
+        # those who wait for their turn, or for a thread, go on to the queue
+        to_come = self._turns.waiting + self._decoders.waiting
+        ahead = Ahead(self._decoders.waiting, predict + to_come, explain + to_come)
         stages: Stages = {}
 
         def classify(item: bytes | str) -> Coroutine[None, None, Outcome]:
@@ -180,18 +197,19 @@ class Classifier:
         return Classification(version, [task.result() for task in tasks], stages)
 
     async def _classify_one(
-        self, version: Version, raw: bytes | str, deadline: float, wanted: Wanted, *, stages: Stages, ahead: int
+        self, version: Version, raw: bytes | str, deadline: float, wanted: Wanted, *, stages: Stages, ahead: Ahead
     ) -> Outcome:
         if waited := await self._turns.take():
             self._metrics.stage_seconds(self.model.name, "turn").observe(waited)
             spent(stages, "turn", waited)
             if self._spans is not None:
                 self._spans.stage("turn", waited, within=self._spans.current())
-            version.batcher.check(deadline)  # meanwhile more may wait there than when the request came
+            # meanwhile more may wait there than when the request came
+            version.batcher.check(deadline, ahead=ahead.predict)
         start = perf_counter()
         trouble: Problem | None = None
         try:
-            row, remarks = await self._prepare(version.preprocessor, raw, deadline, ahead)
+            row, remarks = await self._prepare(version.preprocessor, raw, deadline, ahead.decode)
         except Problem as problem:
             trouble = problem
             if isinstance(problem, Overloaded):
@@ -204,14 +222,14 @@ class Classifier:
             spent(stages, "decode", seconds)
             if self._spans is not None:
                 self._spans.stage("decode", seconds, within=self._spans.current(), error=trouble)
-        ranking = await version.batcher.submit(row, deadline=deadline, stages=stages)
+        ranking = await version.batcher.submit(row, deadline=deadline, ahead=ahead.predict, stages=stages)
         if not ranking.is_finite:
             return Unavailable(f"{self.model.name} has no answer to this: its probabilities are not numbers.")
         answer = _answer(version.contract.labels, ranking.best(wanted.top_k)) | remarks
         self._metrics.predicted(self.model.name, version.number, answer["label"], answer["score"])
         if not wanted.explain or version.explainer is None:
             return answer
-        explanation = await version.explainer.submit(row, deadline=deadline, stages=stages)
+        explanation = await version.explainer.submit(row, deadline=deadline, ahead=ahead.explain, stages=stages)
         if not explanation.is_finite:
             return Unavailable(f"{self.model.name} cannot explain this: its attributions are not numbers.")
 

@@ -10,7 +10,7 @@ HEADROOM = 1.5
 SHARE_OF_FORMER = 0.97
 """What a call still weighs when the next one is known."""
 MOST_SURPRISE = 4.0
-"""Times what was foretold, at most, a call is taken to have cost: one that was held up for seconds tells nothing of the
+"""Times what was foretold, at most, work is taken to have cost: a call that was held up for long tells nothing of the
 next. Where calls do get slower, all of them tell."""
 LEAST_SPREAD = 1e-3
 """Of the calls' sizes (variance over squared mean): calls of nearly one size say nothing new of what a row adds."""
@@ -28,6 +28,7 @@ class Pace:
         if self._seconds_per_unit is None:
             self._seconds_per_unit = newest
         else:
+            newest = min(newest, MOST_SURPRISE * self._seconds_per_unit)
             self._seconds_per_unit += SHARE_OF_NEWEST * (newest - self._seconds_per_unit)
 
     def foretell(self, units: float) -> float:

@@ -14,7 +14,6 @@ import os
 import socket
 from collections.abc import Callable, MutableSequence
 from pathlib import Path
-from ssl import SSLContext
 from typing import Any, cast
 
 import uvloop
@@ -27,8 +26,8 @@ SHARE_MORE, FEW_MORE = 0.25, 4
 and with many nobody waits long for them to be shared out."""
 PATIENCE = 0.005
 """Seconds in which a worker that has fewer connections may take the new one."""
-OUT_OF_FILES = "no further connection can be taken now (%s): allow more open files, or lower --max-connections"
-OUT_OF_FILES_SECONDS = 0.5
+NO_ROOM = "no further connection can be taken now (%s): allow more open files, or lower --max-connections"
+NO_ROOM_SECONDS = 0.5
 """Until the next attempt."""
 BYTES = 8
 """Of one worker's count."""
@@ -65,8 +64,8 @@ class OpenConnections:
 
 
 def prepare(folder: Path, workers: int) -> None:
-    """For the folder that so many workers will share: none of them is there yet."""
-    Path(folder, FILE).write_bytes(ABSENT.to_bytes(BYTES, "little") * workers)
+    """For the folder that so many workers will share: none of them is there yet, and as many more may come."""
+    Path(folder, FILE).write_bytes(ABSENT.to_bytes(BYTES, "little") * 2 * workers)
 
 
 @functools.cache
@@ -85,7 +84,7 @@ def open_connections() -> OpenConnections:
         except OSError:
             continue
         return OpenConnections(counts, own)
-    return alone  # one more than were meant to be
+    return alone
 
 
 class Acceptor:
@@ -95,7 +94,6 @@ class Acceptor:
         loop: whose connections they become.
         listener: the socket; whoever made it closes it.
         protocol: makes what handles one of them.
-        ssl: for TLS.
         open_connections: of this process and its fellows; whoever opens one here counts its end.
     """
 
@@ -104,13 +102,11 @@ class Acceptor:
         loop: asyncio.AbstractEventLoop,
         listener: socket.socket,
         protocol: Callable[[], asyncio.Protocol],
-        ssl: SSLContext | None,
         open_connections: OpenConnections,
     ) -> None:
         self._loop = loop
         self._listener = listener
         self._protocol = protocol
-        self._ssl = ssl
         self._open_connections = open_connections
         self._opening: set[asyncio.Task[Any]] = set()
         self._pause: asyncio.TimerHandle | None = None
@@ -130,8 +126,8 @@ class Acceptor:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                logger.error(OUT_OF_FILES, error.strerror)  # noqa: TRY400  # it says it all
-                self._pause_for(OUT_OF_FILES_SECONDS)
+                logger.error(NO_ROOM, error.strerror)  # noqa: TRY400  # it says it all
+                self._pause_for(NO_ROOM_SECONDS)
                 return
             self._open(connection)
 
@@ -146,14 +142,13 @@ class Acceptor:
     def _open(self, connection: socket.socket) -> None:
         self._open_connections.add(1)
         connection.setblocking(False)
-        opening = self._loop.create_task(self._loop.connect_accepted_socket(self._protocol, connection, ssl=self._ssl))
+        opening = self._loop.create_task(self._loop.connect_accepted_socket(self._protocol, connection))
         self._opening.add(opening)
         opening.add_done_callback(functools.partial(self._opened, connection))
 
     def _opened(self, connection: socket.socket, opening: asyncio.Task[Any]) -> None:
         self._opening.discard(opening)
         if opening.cancelled() or opening.exception() is not None:
-            # it never became one: a client that does not speak TLS
             self._open_connections.add(-1)
             connection.close()
 
@@ -171,6 +166,6 @@ class Acceptor:
 class Loop(uvloop.Loop):
     """An event loop whose servers take connections so; for `uvicorn.Config(loop=…)`."""
 
-    async def create_server(self, protocol_factory: Any, *_: Any, sock: Any, ssl: Any = None, **__: Any) -> Any:  # type: ignore[override]
-        """A server for a socket that listens already."""
-        return Acceptor(self, sock, protocol_factory, ssl, open_connections())
+    async def create_server(self, protocol_factory: Any, *_: Any, sock: Any, **__: Any) -> Any:  # type: ignore[override]
+        """A server for a socket that listens already, without TLS."""
+        return Acceptor(self, sock, protocol_factory, open_connections())

@@ -40,7 +40,7 @@ async def greeted(listener: socket.socket, stack: ExitStack, clients: int) -> No
 
 
 def taking(listener: socket.socket, counts: MutableSequence[int]) -> Acceptor:
-    return Acceptor(asyncio.get_running_loop(), listener, Hello, None, OpenConnections(counts, 0))
+    return Acceptor(asyncio.get_running_loop(), listener, Hello, OpenConnections(counts, 0))
 
 
 def run(scenario: Coroutine[None, None, None]) -> None:
@@ -97,7 +97,7 @@ def test_of_two_that_take_connections_each_gets_its_share() -> None:
         loop = asyncio.get_running_loop()
         with listening() as listener, ExitStack() as stack:
             both = [
-                Acceptor(loop, end, Hello, None, OpenConnections(counts, own))
+                Acceptor(loop, end, Hello, OpenConnections(counts, own))
                 for own, end in enumerate([listener, stack.enter_context(listener.dup())])
             ]
             await greeted(listener, stack, 100)
@@ -135,7 +135,7 @@ def test_a_client_that_fails_before_it_is_connected_counts_no_more() -> None:
         counts = [0]
         loop = asyncio.get_running_loop()
         with listening() as listener:
-            acceptor = Acceptor(loop, listener, broken, None, OpenConnections(counts, 0))
+            acceptor = Acceptor(loop, listener, broken, OpenConnections(counts, 0))
             with closing(socket.create_connection(listener.getsockname())) as client:
                 client.setblocking(False)
                 assert await asyncio.wait_for(loop.sock_recv(client, 100), 30) == b""
@@ -148,4 +148,4 @@ def test_a_client_that_fails_before_it_is_connected_counts_no_more() -> None:
 def test_until_a_worker_comes_nothing_is_left_to_it(tmp_path: Path) -> None:
     prepare(tmp_path, 3)
     told = (tmp_path / FILE).read_bytes()
-    assert [int.from_bytes(told[at : at + BYTES], "little") for at in range(0, len(told), BYTES)] == [ABSENT] * 3
+    assert [int.from_bytes(told[at : at + BYTES], "little") for at in range(0, len(told), BYTES)] == [ABSENT] * 6

@@ -248,7 +248,7 @@ def test_what_could_not_be_answered_in_time_is_refused_with_the_time_that_the_qu
         waiting = [asyncio.create_task(queue.submit(row(value), deadline=FAR)) for value in range(12)]
         await settled()  # two are in flight, ten wait: each takes 0.3 s
         with pytest.raises(Overloaded) as refused:
-            queue.check(loop.time() + 1)
+            queue.check(loop.time() + 1, ahead=queue.ahead)
         assert refused.value.retry_after is not None
         assert refused.value.retry_after >= 3
         patient = asyncio.create_task(queue.submit(row(7), deadline=FAR))
@@ -269,10 +269,15 @@ def test_those_under_way_and_those_who_come_along_count_too() -> None:
         await settled()  # one waits: by itself it would take 0.3 s
         now = asyncio.get_running_loop().time()
         with pytest.raises(Overloaded):
-            queue.check(now + 1)
+            queue.check(now + 1, ahead=queue.ahead)
         with pytest.raises(Overloaded):  # nor where it was prepared meanwhile
-            await queue.submit(row(9), deadline=now + 1)
-        queue.check(now + 30)
+            await queue.submit(row(9), deadline=now + 1, ahead=queue.ahead)
+        with pytest.raises(Overloaded):  # nor where the way here takes its time
+            queue.check(now + 30, ahead=queue.ahead, seconds_before=29)
+        with pytest.raises(Overloaded):  # and even where that alone takes too long
+            queue.check(now + 30, ahead=queue.ahead, seconds_before=31)
+        queue.check(now + 30, ahead=queue.ahead)
+        queue.check(now + 1, ahead=0)  # what waits are its own
         server.open.set()
         await asyncio.gather(*under_way)
 
@@ -289,9 +294,45 @@ def test_calls_that_end_too_late_tell_how_long_they_take() -> None:
         waiting = [asyncio.create_task(queue.submit(row(value), deadline=FAR)) for value in range(12)]
         await settled()
         with pytest.raises(Overloaded):
-            queue.check(asyncio.get_running_loop().time() + 1)
+            queue.check(asyncio.get_running_loop().time() + 1, ahead=queue.ahead)
         server.open.set()
         await asyncio.gather(*waiting, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+def test_calls_that_were_given_up_soon_do_not_tell_that_they_are_quick() -> None:
+    async def scenario() -> None:
+        server = Server()
+        queue = batcher(server, max_batch_size=1)
+        await learned(server, queue, seconds=0.3)
+        server.open.set()
+        server.trouble = DeadlineExceeded("The model server did not answer within the deadline.")
+        for _ in range(20):
+            with pytest.raises(DeadlineExceeded):
+                await queue.submit(row(0), deadline=FAR)
+        server.open.clear()
+        waiting = [asyncio.create_task(queue.submit(row(value), deadline=FAR)) for value in range(12)]
+        await settled()
+        with pytest.raises(Overloaded):
+            queue.check(asyncio.get_running_loop().time() + 1, ahead=queue.ahead)
+        server.open.set()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+def test_many_rows_of_one_request_are_not_refused_for_one_another() -> None:
+    async def scenario() -> None:
+        server = Server()
+        queue = batcher(server)
+        await learned(server, queue, seconds=0.1)
+        deadline = asyncio.get_running_loop().time() + 5
+        ahead = queue.ahead
+        many = [asyncio.create_task(queue.submit(row(value), deadline=deadline, ahead=ahead)) for value in range(128)]
+        await settled()  # by what one row took alone, they would take 13 s
+        server.open.set()
+        assert await asyncio.gather(*many) == [[value] for value in range(128)]
 
     asyncio.run(scenario())
 
