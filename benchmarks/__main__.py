@@ -90,13 +90,7 @@ def measure(config: Benchmark) -> Iterator[str]:
         yield table(results)
         if 1 in config.connections:
             yield bare_call.table(
-                {
-                    one.name: (
-                        median(alone.p50 for alone in results[one.name, _load_name(config, 1)][FIRST]),
-                        bare_call.bare_call(compared.model_server, one, seconds=config.seconds),
-                    )
-                    for one in chosen
-                }
+                {one.name: bare_call.one_connection(compared, one, config.rounds, config.seconds) for one in chosen}
             )
         if config.overload:
             yield overload.table(

@@ -10,13 +10,30 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
 from benchmarks.inputs import Input
-from benchmarks.servers import ROOT, VERSIONS
+from benchmarks.load import closed_loop
+from benchmarks.servers import ROOT, VERSIONS, Compared
 from serving.model_server import tensor_of
 from serving.preprocessing import preprocessor_for
 from training.repository import contract
 
 WARM_UP = 20
 """Calls that are not counted."""
+
+
+def one_connection(compared: Compared, sent: Input, rounds: int, seconds: float) -> tuple[float, float]:
+    """Milliseconds that half of the requests through the gateway took at most, and that half of the bare calls did.
+
+    In turns: what the machine does meanwhile would be taken for what the gateway adds.
+
+    Raises:
+        LoadProblem: the load cannot be made, or there was no right answer at all.
+    """
+    url = compared.servers[0].urls[sent.kind]
+    through, bare = [], []
+    for _ in range(rounds):
+        through.append(closed_loop(url, sent, connections=1, seconds=seconds).p50)
+        bare.append(bare_call(compared.model_server, sent, seconds=seconds))
+    return median(through), median(bare)
 
 
 def bare_call(model_server: str, sent: Input, *, seconds: float) -> float:
