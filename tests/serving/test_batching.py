@@ -291,12 +291,7 @@ def test_calls_that_end_too_late_tell_how_long_they_take() -> None:
         queue = batcher(server, max_batch_size=1)
         with pytest.raises(DeadlineExceeded):
             await learned(server, queue, seconds=0.3)
-        waiting = [asyncio.create_task(queue.submit(row(value), deadline=FAR)) for value in range(12)]
-        await settled()
-        with pytest.raises(Overloaded):
-            queue.check(asyncio.get_running_loop().time() + 1, ahead=queue.ahead)
-        server.open.set()
-        await asyncio.gather(*waiting, return_exceptions=True)
+        await a_second_is_too_short_after_twelve(server, queue)
 
     asyncio.run(scenario())
 
@@ -312,12 +307,7 @@ def test_calls_that_were_given_up_soon_do_not_tell_that_they_are_quick() -> None
             with pytest.raises(DeadlineExceeded):
                 await queue.submit(row(0), deadline=FAR)
         server.open.clear()
-        waiting = [asyncio.create_task(queue.submit(row(value), deadline=FAR)) for value in range(12)]
-        await settled()
-        with pytest.raises(Overloaded):
-            queue.check(asyncio.get_running_loop().time() + 1, ahead=queue.ahead)
-        server.open.set()
-        await asyncio.gather(*waiting, return_exceptions=True)
+        await a_second_is_too_short_after_twelve(server, queue)
 
     asyncio.run(scenario())
 
@@ -335,6 +325,16 @@ def test_many_rows_of_one_request_are_not_refused_for_one_another() -> None:
         assert await asyncio.gather(*many) == [[value] for value in range(128)]
 
     asyncio.run(scenario())
+
+
+async def a_second_is_too_short_after_twelve(server: Server, queue: Batcher[NDArray[np.float32]]) -> None:
+    """The queue knows that a row takes some tenths of it."""
+    waiting = [asyncio.create_task(queue.submit(row(value), deadline=FAR)) for value in range(12)]
+    await settled()
+    with pytest.raises(Overloaded):
+        queue.check(asyncio.get_running_loop().time() + 1, ahead=queue.ahead)
+    server.open.set()
+    await asyncio.gather(*waiting, return_exceptions=True)
 
 
 async def learned(server: Server, queue: Batcher[NDArray[np.float32]], *, seconds: float) -> None:
