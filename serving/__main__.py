@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
 from serving.certificates import Certificates
-from serving.http.accepting import prepare
+from serving.http.accepting import prepare_open_connections
 from serving.http.api_keys import ApiKeys, ApiKeysError
 from serving.http.connections import limited_connection
 from serving.launcher import LocalModelServer
@@ -141,7 +141,7 @@ def _run(settings: Settings, listener: socket.socket, stack: ExitStack) -> None:
     os.environ |= settings.environment()
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sightread-"))
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-    prepare(Path(folder), settings.workers)
+    prepare_open_connections(Path(folder), settings.workers)
     supervisor = _Workers(_config("serving.app:create_worker_app", settings), sockets=[listener])
     _hang_up_is_terminate()  # it took the signal to restart its workers
     supervisor.run()

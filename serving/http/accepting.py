@@ -63,7 +63,7 @@ class OpenConnections:
         self._counts[self._own] = ABSENT
 
 
-def prepare(folder: Path, workers: int) -> None:
+def prepare_open_connections(folder: Path, workers: int) -> None:
     """For the folder that so many workers will share: none of them is there yet, and as many more may come."""
     Path(folder, FILE).write_bytes(ABSENT.to_bytes(BYTES, "little") * 2 * workers)
 

@@ -266,17 +266,20 @@ def inodes(service: Service, state: str) -> set[str]:
 
 
 def sockets(process: int) -> set[str]:
-    """The inodes of a process's sockets."""
+    """The inodes of a process's sockets; none if it has ended meanwhile."""
     found = set()
-    for file in Path(f"/proc/{process}/fd").iterdir():
-        with suppress(OSError):
-            found.add(str(file.readlink()).removeprefix("socket:[").removesuffix("]"))
+    with suppress(OSError):
+        for file in Path(f"/proc/{process}/fd").iterdir():
+            with suppress(OSError):
+                found.add(str(file.readlink()).removeprefix("socket:[").removesuffix("]"))
     return found
 
 
 def is_worker(process: int) -> bool:
-    """Whether a process is one of `--workers`."""
-    return b"spawn_main" in Path(f"/proc/{process}/cmdline").read_bytes()
+    """Whether a process is one of `--workers`, and has not ended meanwhile."""
+    with suppress(OSError):
+        return b"spawn_main" in Path(f"/proc/{process}/cmdline").read_bytes()
+    return False
 
 
 def in_flight(service: Service) -> float:

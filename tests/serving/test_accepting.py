@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from serving.http.accepting import ABSENT, BYTES, FILE, Acceptor, Loop, OpenConnections, prepare
+from serving.http.accepting import ABSENT, BYTES, FILE, Acceptor, Loop, OpenConnections, prepare_open_connections
 
 CROWD = 300
 
@@ -20,9 +20,6 @@ class Hello(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         cast("asyncio.Transport", transport).write(b"hello")
 
-    def eof_received(self) -> bool:
-        return False  # the loop closes it
-
 
 @contextmanager
 def listening() -> Iterator[socket.socket]:
@@ -30,13 +27,22 @@ def listening() -> Iterator[socket.socket]:
         yield listener
 
 
+def come(listener: socket.socket, stack: ExitStack) -> socket.socket:
+    """A client connects, and waits to be taken."""
+    client = stack.enter_context(closing(socket.create_connection(listener.getsockname())))
+    client.setblocking(False)
+    return client
+
+
+async def heard(client: socket.socket) -> bytes:
+    """What a client is told first."""
+    return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 100), 30)
+
+
 async def greeted(listener: socket.socket, stack: ExitStack, clients: int) -> None:
-    """So many clients come, and each hears the greeting."""
-    loop = asyncio.get_running_loop()
+    """So many clients come, one after the other, and each hears the greeting."""
     for _ in range(clients):
-        client = stack.enter_context(closing(socket.create_connection(listener.getsockname())))
-        client.setblocking(False)
-        assert await asyncio.wait_for(loop.sock_recv(client, 100), 30) == b"hello"
+        assert await heard(come(listener, stack)) == b"hello"
 
 
 def taking(listener: socket.socket, counts: MutableSequence[int]) -> Acceptor:
@@ -54,16 +60,12 @@ def run(scenario: Coroutine[None, None, None]) -> None:
 
 def test_a_crowd_that_comes_at_once_is_taken() -> None:
     async def scenario() -> None:
-        loop = asyncio.get_running_loop()
         with listening() as listener, ExitStack() as stack:
-            crowd = [
-                stack.enter_context(closing(socket.create_connection(listener.getsockname()))) for _ in range(CROWD)
-            ]
+            crowd = [come(listener, stack) for _ in range(CROWD)]
             counts = [0]
             acceptor = taking(listener, counts)
             for client in crowd:
-                client.setblocking(False)
-                assert await asyncio.wait_for(loop.sock_recv(client, 100), 30) == b"hello"
+                assert await heard(client) == b"hello"
             assert counts == [CROWD]
             acceptor.close()
 
@@ -77,14 +79,12 @@ def test_who_has_more_than_another_leaves_it_the_next_and_takes_it_when_the_othe
             acceptor = taking(listener, counts)
             await greeted(listener, stack, 5)
             assert counts == [5, 0]
-            client = stack.enter_context(closing(socket.create_connection(listener.getsockname())))
-            client.setblocking(False)
-            heard = asyncio.create_task(asyncio.get_running_loop().sock_recv(client, 100))
+            hello = asyncio.create_task(heard(come(listener, stack)))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             assert counts == [5, 0]
-            assert not heard.done()
-            assert await asyncio.wait_for(heard, 30) == b"hello"  # nobody waits for a worker that is stuck
+            assert not hello.done()
+            assert await hello == b"hello"  # nobody waits for a worker that is stuck
             assert counts == [6, 0]
             acceptor.close()
 
@@ -134,11 +134,9 @@ def test_a_client_that_fails_before_it_is_connected_counts_no_more() -> None:
 
         counts = [0]
         loop = asyncio.get_running_loop()
-        with listening() as listener:
+        with listening() as listener, ExitStack() as stack:
             acceptor = Acceptor(loop, listener, broken, OpenConnections(counts, 0))
-            with closing(socket.create_connection(listener.getsockname())) as client:
-                client.setblocking(False)
-                assert await asyncio.wait_for(loop.sock_recv(client, 100), 30) == b""
+            assert await heard(come(listener, stack)) == b""
             assert counts == [0]
             acceptor.close()
 
@@ -146,6 +144,6 @@ def test_a_client_that_fails_before_it_is_connected_counts_no_more() -> None:
 
 
 def test_until_a_worker_comes_nothing_is_left_to_it(tmp_path: Path) -> None:
-    prepare(tmp_path, 3)
+    prepare_open_connections(tmp_path, 3)
     told = (tmp_path / FILE).read_bytes()
     assert [int.from_bytes(told[at : at + BYTES], "little") for at in range(0, len(told), BYTES)] == [ABSENT] * 6
