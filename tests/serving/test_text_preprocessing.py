@@ -4,7 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from serving.contract import TextInput
 from serving.preprocessing import TextPreprocessor
@@ -148,3 +150,58 @@ def test_a_text_that_takes_longer_than_a_look_is_left_for_later(trained: TextPre
     assert trained.prepare_quickly("a good film " * 150) is not None
     assert trained.prepare_quickly("a good film " * 200) is None
     assert trained.prepare_quickly("\ufdfa" * 600) is None
+
+
+PIECES = st.sampled_from([*"aAZz09 '.,!<>/-_~|", *"\n\t\x00\x7f\u00ad\u2019éÉ", "film", "Don't", "<br />", "İ", "ﬁ"])
+
+
+@given(st.lists(PIECES, max_size=40).map("".join))
+@example("a Good FILM")
+@example("a<b")
+@example("two\nlines")
+@example("soft\xadly")
+def test_plain_texts_read_as_all_others_do(trained: TextPreprocessor, text: str) -> None:
+    # an offset for each token: the library's long way
+    ids = trained._tokenizer.encode(text).ids  # noqa: SLF001
+    if ids:
+        assert trained.prepare(text).tolist() == ids
+    else:
+        with pytest.raises(Unprocessable):
+            trained.prepare(text)
+
+
+ODD_NORMALIZERS = {
+    "replaces a letter": normalizers.Replace("a", "film"),
+    "replaces without markup": normalizers.Replace(Regex("<?a"), "film"),
+    "replaces markup or not": normalizers.Replace(Regex("<|a"), "film"),
+    "replaces markup that may be missing": normalizers.Replace(Regex("<{0,1}a"), "film"),
+    "prepends": normalizers.Prepend("film "),
+    "strips and lowercases": normalizers.BertNormalizer(),
+    "replaces, then lowercases": normalizers.Sequence([normalizers.Replace("A", "film"), normalizers.Lowercase()]),
+    "one within another": normalizers.Sequence([normalizers.Sequence([normalizers.Replace("good", "film")])]),
+    "nothing but another form": normalizers.NFC(),
+    "lowercases": normalizers.Lowercase(),
+    "none": None,
+}
+
+
+@pytest.mark.parametrize("name", ODD_NORMALIZERS)
+def test_a_tokenizer_that_changes_plain_texts_gets_them_as_they_came(name: str) -> None:
+    tokenizer = Tokenizer(models.WordLevel(WORDS, unk_token="[UNK]"))  # noqa: S106  # no secret
+    if normalizer := ODD_NORMALIZERS[name]:
+        tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    spec = TextInput(name="tokens", max_length=9, pad_id=0, tokenizer=json.loads(tokenizer.to_str()))
+    text = "A good a Film"
+    assert TextPreprocessor(spec).prepare(text).tolist() == tokenizer.encode(text).ids
+
+
+def test_added_tokens_are_sought_in_the_text_as_it_came() -> None:
+    tokenizer = Tokenizer(models.WordLevel(WORDS, unk_token="[UNK]"))  # noqa: S106  # no secret
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_tokens([AddedToken("FILM", normalized=False)])
+    spec = TextInput(name="tokens", max_length=9, pad_id=0, tokenizer=json.loads(tokenizer.to_str()))
+    ids = TextPreprocessor(spec).prepare("a good FILM").tolist()
+    assert ids == tokenizer.encode("a good FILM").ids
+    assert ids[-1] == len(WORDS)
