@@ -94,7 +94,11 @@ def measure(config: Benchmark) -> Iterator[str]:
             )
         if config.overload:
             yield overload.table(
-                [overload.overload(compared, one, times=config.overload, seconds=config.seconds) for one in chosen]
+                [
+                    overload.overload(compared, one, times=config.overload, seconds=config.seconds, newest=newest)
+                    for newest in (False, True)
+                    for one in chosen
+                ]
             )
 
 

@@ -12,6 +12,8 @@ CONNECTIONS = 32
 """Of the closed loop that finds the best rate."""
 DEADLINE = 1.0
 """Seconds that each request may take: what would come later is refused."""
+SECONDS = 8.0
+"""That the overload lasts: in the first one the gateway learns what it can take."""
 
 
 @dataclass(frozen=True)
@@ -33,20 +35,27 @@ class Overload:
     memory: tuple[float, float] | None
 
 
-def overload(compared: Compared, sent: Input, *, times: float, seconds: float) -> Overload:
+def overload(compared: Compared, sent: Input, *, times: float, seconds: float, newest: bool = False) -> Overload:
     """Find the gateway's best rate, then ask so many times as often.
+
+    Args:
+        compared: the gateway among others.
+        sent: what it is asked.
+        times: its best rate.
+        seconds: in which that is found.
+        newest: ask no certain version, as most clients do, instead of the one that all servers are compared by.
 
     Raises:
         LoadProblem: the load cannot be made, or there was no right answer at all.
     """
-    url = compared.servers[0].urls[sent.kind]
+    url, name = compared.servers[0].urls[sent.kind], sent.name
+    if newest:
+        url, name = url.partition("?")[0], f"{name}, newest version"
     best = closed_loop(url, sent, connections=CONNECTIONS, seconds=seconds).rate
     before = _megabytes(compared.gateway)
-    measured = open_loop(url, sent, rate=times * best, seconds=seconds, deadline=DEADLINE)
+    measured = open_loop(url, sent, rate=times * best, seconds=SECONDS, deadline=DEADLINE)
     after = _megabytes(compared.gateway)
-    return Overload(
-        sent.name, best, times * best, measured, None if before is None or after is None else (before, after)
-    )
+    return Overload(name, best, times * best, measured, None if before is None or after is None else (before, after))
 
 
 def table(overloads: Sequence[Overload]) -> str:

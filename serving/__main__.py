@@ -157,6 +157,9 @@ class _Workers(Multiprocess):
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, kill_all)
+        # the workers have it, too: when they take nobody any more, who comes then hears so at once
+        for listener in self.sockets:
+            listener.close()
         super().join_all()
 
 

@@ -142,6 +142,8 @@ class Batcher(Generic[Answer]):
         """
         if self._waiting >= self._max_queue:
             raise self._overloaded()
+        if sum(map(len, self._queues.values())) >= 2 * self._max_queue:
+            self._forget_those_who_gave_up()
         self.check(deadline, ahead=ahead)
         loop = asyncio.get_running_loop()
         waiting: _Waiting[Answer] = _Waiting(row, deadline, loop.create_future(), {} if stages is None else stages)
@@ -193,6 +195,11 @@ class Batcher(Generic[Answer]):
         if waiting.is_queued:
             waiting.is_queued = False
             self._waiting -= 1
+
+    def _forget_those_who_gave_up(self) -> None:
+        """While calls hang, whoever gave up would be held on to."""
+        for likeness, queue in self._queues.items():
+            self._queues[likeness] = deque(waiting for waiting in queue if waiting.is_queued)
 
     def _dispatch(self) -> None:
         self._dispatch_is_due = False

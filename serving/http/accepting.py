@@ -48,6 +48,8 @@ class OpenConnections:
     def __init__(self, counts: MutableSequence[int], own: int) -> None:
         self._counts = counts
         self._own = own
+        self.is_closed = False
+        """Whether this process takes no more."""
         counts[own] = 0
 
     def add(self, difference: int) -> None:
@@ -60,6 +62,7 @@ class OpenConnections:
 
     def close(self) -> None:
         """This process takes no more."""
+        self.is_closed = True
         self._counts[self._own] = ABSENT
 
 

@@ -24,6 +24,10 @@ logger = logging.getLogger("sightread.connections")
 LINGER_SECONDS = 2.0
 LOOKED_AT = 8
 """Idlers, at most, to find one whose next request has not come."""
+MOST_PIPELINED = 100
+"""Requests of one connection that wait for their turn; the last of them is the connection's last."""
+OF_AN_UPGRADE = frozenset({b"connection", b"upgrade", b"http2-settings"})
+"""Headers by which a client asks for another protocol. It may be answered as if it had not."""
 
 
 class LimitedConnection(HttpToolsProtocol):
@@ -41,7 +45,11 @@ class LimitedConnection(HttpToolsProtocol):
         self._first_piece_bytes = 0
         self._header_bytes = 0
         self._in_headers = True
+        self._bytes_beside_body = 0
+        self._is_full = False
         self._idle_since: float | None = None
+        self._unread_since: float | None = None
+        """Since when the client has not read what was written; None: it reads."""
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -52,42 +60,116 @@ class LimitedConnection(HttpToolsProtocol):
         super().connection_made(transport)
         self._idle_since = self.loop.time()
         self._start_timer()
+        if open_connections().is_closed:
+            # it was taken when the server was asked to stop, which closes idle connections: nobody looks at this one
+            self.loop.call_later(LINGER_SECONDS, self._close_idle)
+
+    def _close_idle(self) -> None:
+        if self._idle_since is not None:
+            self.transport.close()
 
     def _push_out(self) -> bool:
-        """Make room: the connection that has idled longest goes, so that a crowd of idlers keeps nobody out."""
-        idle = {
-            other: other._idle_since  # noqa: SLF001  # our own kind
+        """Make room: whoever idled longest, or did not read, goes, so that a crowd of these keeps nobody out."""
+        waited_for = {
+            other: since
             for other in self.connections
-            if isinstance(other, LimitedConnection) and other._idle_since is not None  # noqa: SLF001
+            if isinstance(other, LimitedConnection) and (since := other._waited_for_since) is not None  # noqa: SLF001
         }
-        longest = heapq.nsmallest(LOOKED_AT, idle, key=idle.__getitem__)
-        idler = next((other for other in longest if not _has_unread(other.transport)), None)
+        longest = heapq.nsmallest(LOOKED_AT, waited_for, key=waited_for.__getitem__)
+        idler = next((other for other in longest if not other._has_asked()), None)  # noqa: SLF001  # our own kind
         if idler is None:
             return False
         self.connections.discard(idler)
         idler.transport.abort()
         return True
 
+    @property
+    def _waited_for_since(self) -> float | None:
+        """Since when the client has asked nothing, or read nothing; None: it is not waited for."""
+        return self._idle_since if self._unread_since is None else self._unread_since
+
+    def _has_asked(self) -> bool:
+        """Whether something has come that the event loop did not get round to reading, of a client that reads, too."""
+        if self._unread_since is not None:
+            return False
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket"), select.POLLIN)
+        return bool(poll.poll(0))
+
+    def pause_writing(self) -> None:
+        self._unread_since = self.loop.time()
+        self._alarms.set(self._abort, self._unread_since + self.timeout_keep_alive)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._unread_since = None
+        self._alarms.call_off(self._abort)
+        super().resume_writing()
+
+    def _abort(self) -> None:
+        self.transport.abort()
+
     def data_received(self, data: bytes) -> None:
         if self.transport is None or self.transport.is_closing():
             return  # it was refused; what still comes is nobody's
         self._piece_bytes = len(data)
+        self._bytes_beside_body += self._piece_bytes
         if self._in_headers:
             self._header_bytes += self._piece_bytes
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._parse(data)
         if self._in_headers and self._timer is None:
             self._start_timer()
         # a body's first bytes may have come in the same piece as the last of the headers: only what is still
         # unfinished can be told to be too long by its length
         if self._in_headers and self._header_bytes > self._settings.max_header_bytes:
             self._refuse_headers()
+        if not self._in_headers and self._bytes_beside_body > self._settings.max_header_bytes:
+            self._refuse_trailers()
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+        except httptools.HttpParserUpgrade as upgrade:
+            if self.parser.get_method() != b"CONNECT":
+                (parsed,) = upgrade.args
+                self._parse(self._head_without_upgrade() + data[parsed:])
+
+    def _head_without_upgrade(self) -> bytes:
+        """The request's head for a new parser: the one that was asked for an upgrade reads no body."""
+        target = self.parser.get_method() + b" " + self.url + b" HTTP/" + self.parser.get_http_version().encode()
+        headers = [header for header in self.headers if header[0] not in OF_AN_UPGRADE]
+        if any(b"close" in value.lower() for name, value in self.headers if name == b"connection"):
+            headers.append((b"connection", b"close"))
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as the server does
+        return b"\r\n".join([target, *(b": ".join(header) for header in headers), b"", b""])
 
     def on_message_begin(self) -> None:
+        self._bytes_beside_body = 0
         self._in_headers = True
         self._first_piece_bytes = self._piece_bytes
         self._header_bytes = 0
         self._stop_timer()  # it starts anew when this piece of data did not hold them all
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_headers:  # and not after the body: whoever passed the headers on has not seen these
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        self._bytes_beside_body = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._bytes_beside_body = 0
+        if not self._asks_for_upgrade():
+            super().on_message_complete()
+
+    def _asks_for_upgrade(self) -> bool:
+        return bool(self.parser.should_upgrade()) and self.parser.get_method() != b"CONNECT"
 
     def on_headers_complete(self) -> None:
         """Begin the exchange, as the server does, which also knows upgrades and paths mounted below another."""
@@ -95,6 +177,11 @@ class LimitedConnection(HttpToolsProtocol):
         self._idle_since = None
         self._stop_timer()
         self._check_header_bytes()
+        if self._asks_for_upgrade():
+            return  # its head is parsed anew
+        if len(self.pipeline) > MOST_PIPELINED:
+            self._is_full = True
+            raise ValueError("too many")  # ends the parsing; see send_400_response
         version, url = self.parser.get_http_version(), httptools.parse_url(self.url)
         path = url.path.decode("ascii")
         self.scope["method"] = self.parser.get_method().decode("ascii")
@@ -103,7 +190,8 @@ class LimitedConnection(HttpToolsProtocol):
         self.scope["raw_path"] = url.path
         self.scope["query_string"] = url.query or b""
         before = self.cycle
-        keep_alive = version != "1.0" and self.parser.should_keep_alive()
+        is_last = len(self.pipeline) == MOST_PIPELINED or open_connections().is_closed
+        keep_alive = version != "1.0" and self.parser.should_keep_alive() and not is_last
         self.cycle = Exchange(self, keep_alive=keep_alive, on_end=self._end)
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, self.app)
@@ -121,6 +209,8 @@ class LimitedConnection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What the parser cannot read, and what ended the parsing because it was refused already."""
+        if self._is_full:
+            return  # it is closed after the last of those that wait
         self._refuse(BadRequest(f"{msg.rstrip('.')}: it is not valid HTTP/1.1."))
 
     def _end(self, exchange: Exchange) -> None:
@@ -134,10 +224,11 @@ class LimitedConnection(HttpToolsProtocol):
             self._idle_since = self.loop.time()
         if self.transport.is_closing():
             return  # when the client has read what there is; until then it may be pushed out
-        self.flow.resume_reading()
         if self.pipeline:
+            # read on when the last of these wants its body, or was answered
             self._start_asgi_task(*self.pipeline.pop())
         else:
+            self.flow.resume_reading()
             self._alarms.set(self.timeout_keep_alive_handler, self.loop.time() + self.timeout_keep_alive)
 
     def _close_after(self, cycle: object) -> None:
@@ -151,6 +242,7 @@ class LimitedConnection(HttpToolsProtocol):
         open_connections().add(-1)
         self._stop_timer()
         self._unset_keepalive_if_required()
+        self._alarms.call_off(self._abort)
         if self.transport is None:  # it was turned away at the door
             return
         super().connection_lost(exc)
@@ -173,6 +265,13 @@ class LimitedConnection(HttpToolsProtocol):
         most = self._settings.max_header_bytes
         self._refuse(HeadersTooLarge(f"The path and the headers have more than {most:,} bytes."))
 
+    def _refuse_trailers(self) -> None:
+        most = self._settings.max_header_bytes
+        if self.cycle.response_started:
+            self.transport.abort()
+        else:
+            self._refuse(HeadersTooLarge(f"Beside its chunks the body has more than {most:,} bytes."))
+
     def _refuse(self, problem: Problem) -> None:
         if not self.transport.is_closing():
             logger.info("refused", extra={"status": problem.status, "reason": problem.detail})
@@ -183,13 +282,6 @@ class LimitedConnection(HttpToolsProtocol):
             )
             self.transport.write(head.encode() + body)
             self.transport.close()
-
-
-def _has_unread(transport: asyncio.Transport) -> bool:
-    """Whether something has come that the event loop did not get round to reading."""
-    poll = select.poll()
-    poll.register(transport.get_extra_info("socket"), select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def limited_connection(settings: Settings) -> Any:

@@ -42,6 +42,7 @@ class Exchange(RequestResponseCycle):
         self.scope = connection.scope
         self.transport = connection.transport
         self.flow = connection.flow
+        self._pipeline = connection.pipeline
         self.logger = connection.logger
         self.access_logger = connection.access_logger
         self.default_headers = connection.server_state.default_headers
@@ -70,7 +71,8 @@ class Exchange(RequestResponseCycle):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.waiting_for_100_continue = False
         if not self.disconnected and not self.response_complete:
-            self.flow.resume_reading()
+            if not self._pipeline:
+                self.flow.resume_reading()
             if not self._has_news:
                 self._waits_for_news = self._waits_for_news or asyncio.Event()
                 self._waits_for_news.clear()

@@ -12,8 +12,9 @@ MARKUP = "<"
 """What no plain text holds."""
 CONTROL_CHARACTERS = {r"\p{C}", r"\p{Cc}", r"\p{Cf}"}
 """As regular expressions: no plain text holds any, either."""
-BEGINS_AS_MARKUP = re.compile(rf"{MARKUP}(?![?*{{])[^|]*")
-"""A regular expression that matches nothing without that: it stands first, is needed, and there is no other way."""
+BEGINS_AS_MARKUP = re.compile(rf"{MARKUP}[/\[][^|]*")
+"""A regular expression that matches nothing without that: it stands first, what follows cannot make it needless, and
+there is no other way."""
 UNICODE_FORMS = {"NFC", "NFD", "NFKC", "NFKD"}
 
 
@@ -36,7 +37,7 @@ def for_plain_texts(tokenizer: dict[str, Any]) -> dict[str, Any] | None:
 
 def lowercases(tokenizer: dict[str, Any]) -> bool:
     """Whether a tokenizer takes capital letters for small ones."""
-    return any(step.get("type") == "Lowercase" for step in _steps(tokenizer.get("normalizer")))
+    return {"type": "Lowercase"} in _steps(tokenizer.get("normalizer"))
 
 
 def _steps(normalizer: dict[str, Any] | None) -> list[dict[str, Any]]:

@@ -1,11 +1,12 @@
 """Connections that only hold on are let go, and everybody else is served meanwhile."""
 
+import re
 import signal
 import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -243,3 +244,100 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 from serving.__main__ import main
 sys.exit(main(["--port", "0", *sys.argv[1:]]))
 """
+
+
+def test_who_reads_no_answers_keeps_nobody_out(strict: Service) -> None:
+    with ExitStack() as stack:
+        for _ in range(20):  # as many as there may be
+            deaf = stack.enter_context(connect(strict))
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.settimeout(1)
+            with suppress(TimeoutError, OSError):
+                deaf.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 90)
+        strict.wait_for(lambda: _is_served(strict))
+
+
+def _is_served(service: Service) -> bool:
+    with connect(service) as connection, suppress(OSError):
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        return everything(connection).startswith(b"HTTP/1.1 200 ")
+    return False
+
+
+def test_who_reads_no_answers_is_let_go(strict: Service) -> None:
+    with connect(strict) as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 90)
+        strict.wait_for(lambda: _is_closed(deaf))
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    """Whether the other side takes no more."""
+    try:
+        connection.sendall(b"\r\n")
+    except OSError:
+        return True
+    return False
+
+
+def megabytes(service: Service) -> float:
+    status = Path(f"/proc/{service.process.pid}/status").read_text()
+    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS:"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the memory")
+def test_requests_without_end_take_no_memory(strict: Service) -> None:
+    before = megabytes(strict)
+    with connect(strict) as connection:
+        connection.settimeout(0.5)
+        with suppress(OSError):  # it is let go, or read no more
+            for _ in range(1000):
+                connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" * 2000)
+        assert megabytes(strict) < before + 30
+        assert strict.get("/livez").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "more",
+    [b"0\r\n" + b"a:b\r\n" * 2000, b"0\r\na:" + b"b" * 9000, b"1;" + b"b" * 9000],
+    ids=["trailers", "a trailer", "a chunk"],
+)
+def test_what_stands_beside_a_bodys_chunks_is_limited_as_headers_are(strict: Service, more: bytes) -> None:
+    with connect(strict) as connection:
+        connection.sendall(b"POST /classify-text HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+        time.sleep(0.1)
+        connection.sendall(more)
+        assert everything(connection).startswith(b"HTTP/1.1 431 ")
+
+
+def test_trailers_are_no_headers(strict: Service) -> None:
+    head = b"POST /classify-text HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+    with connect(strict) as connection:
+        connection.sendall(head + b"\r\n2\r\n{}\r\n0\r\nX-Request-ID: late\r\n\r\n")
+        connection.sendall(head + b"X-Request-ID: early\r\nConnection: close\r\n\r\n2\r\n{}\r\n0\r\n\r\n")
+        answers = everything(connection)
+    assert b"x-request-id: early" in answers
+    assert b"late" not in answers
+
+
+@pytest.mark.parametrize("body_comes", ["with the head", "later"])
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
+def test_who_asks_for_another_protocol_is_answered_in_this_one(
+    strict: Service, protocol: bytes, body_comes: str
+) -> None:
+    head = (
+        b"POST /classify-text HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: %s\r\n"
+        b"HTTP2-Settings: AAMAAABkAAQBAAAAAAIAAAAA\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n"
+    )
+    body = b"GET /livez HTTP/1.1\r\nX-Request-ID: smuggled\r\n\r\n"
+    with connect(strict) as connection:
+        for _ in range(2):  # and the connection goes on
+            connection.sendall(head % (protocol, len(body)) + (body if body_comes == "with the head" else b""))
+            if body_comes == "later":
+                time.sleep(0.1)
+                connection.sendall(body)
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: h2c\r\n\r\n")
+        answers = everything(connection)
+    # no model is served here: the texts were read
+    assert re.findall(rb"HTTP/1\.1 (\d+)", answers) == [b"503", b"503", b"200"]
+    assert b"smuggled" not in answers

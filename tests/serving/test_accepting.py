@@ -8,8 +8,21 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
 
-from serving.http.accepting import ABSENT, BYTES, FILE, Acceptor, Loop, OpenConnections, prepare_open_connections
+from serving.http.accepting import (
+    ABSENT,
+    BYTES,
+    FILE,
+    Acceptor,
+    Loop,
+    OpenConnections,
+    open_connections,
+    prepare_open_connections,
+)
+from serving.http.connections import limited_connection
+from serving.settings import Settings
 
 CROWD = 300
 
@@ -147,3 +160,41 @@ def test_until_a_worker_comes_nothing_is_left_to_it(tmp_path: Path) -> None:
     prepare_open_connections(tmp_path, 3)
     told = (tmp_path / FILE).read_bytes()
     assert [int.from_bytes(told[at : at + BYTES], "little") for at in range(0, len(told), BYTES)] == [ABSENT] * 6
+
+
+async def ok(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers that to everything."""
+    del receive
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+
+@pytest.mark.parametrize("client_is", ["asking", "silent"])
+def test_who_is_taken_when_the_server_is_asked_to_stop_is_answered_once_and_holds_it_up_no_longer(
+    client_is: str,
+) -> None:
+    open_connections.cache_clear()
+
+    async def scenario() -> None:
+        config = uvicorn.Config(ok, http=limited_connection(Settings()), lifespan="off", timeout_graceful_shutdown=60)
+        config.load()
+        server = uvicorn.Server(config)
+        server.lifespan = config.lifespan_class(config)
+        with listening() as listener, ExitStack() as stack:
+            await server.startup(sockets=[listener])
+            client = come(listener, stack)
+            # in one turn of the loop: it is taken, and the server begins to stop
+            server.servers[0]._take()  # type: ignore[attr-defined]  # noqa: SLF001
+            stopping = asyncio.create_task(server.shutdown(sockets=[listener]))
+            await asyncio.sleep(0.1)
+            assert not stopping.done()
+            if client_is == "asking":
+                await asyncio.get_running_loop().sock_sendall(client, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert b"connection: close" in await heard(client)
+            await asyncio.wait_for(stopping, 30)
+
+    try:
+        run(scenario())
+    finally:
+        open_connections.cache_clear()

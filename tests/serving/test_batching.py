@@ -1,6 +1,7 @@
 """Concurrent rows become few calls; nobody waits for company in vain, and nobody pays for another's trouble."""
 
 import asyncio
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
@@ -522,3 +523,25 @@ def test_a_cost_is_never_negative() -> None:
     assert sinking.fixed > 0
     assert proportional.fixed == pytest.approx(0, abs=1e-12)
     assert proportional.per_row > 0
+
+
+def test_the_rows_of_those_who_gave_up_are_not_held_while_calls_hang() -> None:
+    async def scenario() -> None:
+        server = Server()
+        server.open.clear()
+        queue = batcher(server, max_queue=10)
+        hanging = [asyncio.create_task(queue.submit(row(0), deadline=FAR))]
+        await settled()
+        gone = [row(number) for number in range(100)]
+        held = [weakref.ref(one) for one in gone]
+        while gone:
+            impatient = asyncio.create_task(queue.submit(gone.pop(), deadline=FAR))
+            await settled()
+            impatient.cancel()
+            await asyncio.wait([impatient])
+            del impatient
+        assert sum(one() is not None for one in held) <= 2 * 10 + 2  # and what is in flight
+        server.open.set()
+        await asyncio.gather(*hanging)
+
+    asyncio.run(scenario())

@@ -175,6 +175,8 @@ ODD_NORMALIZERS = {
     "replaces without markup": normalizers.Replace(Regex("<?a"), "film"),
     "replaces markup or not": normalizers.Replace(Regex("<|a"), "film"),
     "replaces markup that may be missing": normalizers.Replace(Regex("<{0,1}a"), "film"),
+    "replaces markup that may be missing, said twice": normalizers.Replace(Regex("<+*a"), "film"),
+    "replaces markup that may be missing, with a remark": normalizers.Replace(Regex("<(?#x)?a"), "film"),
     "prepends": normalizers.Prepend("film "),
     "strips and lowercases": normalizers.BertNormalizer(),
     "replaces, then lowercases": normalizers.Sequence([normalizers.Replace("A", "film"), normalizers.Lowercase()]),
