@@ -64,6 +64,13 @@ class LimitedConnection(HttpToolsProtocol):
             # it was taken when the server was asked to stop, which closes idle connections: nobody looks at this one
             self.loop.call_later(LINGER_SECONDS, self._close_idle)
 
+    def shutdown(self) -> None:
+        if self._idle_since is not None and self._has_asked():
+            # what has come is read next, and its answer is the connection's last
+            self.loop.call_later(LINGER_SECONDS, self._close_idle)
+        else:
+            super().shutdown()
+
     def _close_idle(self) -> None:
         if self._idle_since is not None:
             self.transport.close()
