@@ -181,6 +181,7 @@ class LimitedConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Begin the exchange, as the server does, which also knows upgrades and paths mounted below another."""
         self._in_headers = False
+        self._bytes_beside_body = 0
         self._idle_since = None
         self._stop_timer()
         self._check_header_bytes()

@@ -16,6 +16,7 @@ BEGINS_AS_MARKUP = re.compile(rf"{MARKUP}[/\[][^|]*")
 """A regular expression that matches nothing without that: it stands first, what follows cannot make it needless, and
 there is no other way."""
 UNICODE_FORMS = {"NFC", "NFD", "NFKC", "NFKD"}
+LOWERCASE = {"type": "Lowercase"}
 
 
 def is_plain(text: str) -> bool:
@@ -37,7 +38,7 @@ def for_plain_texts(tokenizer: dict[str, Any]) -> dict[str, Any] | None:
 
 def lowercases(tokenizer: dict[str, Any]) -> bool:
     """Whether a tokenizer takes capital letters for small ones."""
-    return {"type": "Lowercase"} in _steps(tokenizer.get("normalizer"))
+    return LOWERCASE in _steps(tokenizer.get("normalizer"))
 
 
 def _steps(normalizer: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -53,13 +54,11 @@ def _steps(normalizer: dict[str, Any] | None) -> list[dict[str, Any]]:
 def _leaves_plain(step: dict[str, Any]) -> bool:
     """Whether a step of a normalizer leaves every plain text as it is, but for capital letters."""
     match step:
-        case {"type": "Lowercase"}:
-            return True
         case {"type": "Replace", "pattern": {"String": str(sought)}}:
             return not sought.isascii()
         case {"type": "Replace", "pattern": {"Regex": str(sought)}}:
             return sought in CONTROL_CHARACTERS or BEGINS_AS_MARKUP.fullmatch(sought) is not None
         case {"type": str(kind)}:
-            return kind in UNICODE_FORMS
+            return kind in UNICODE_FORMS or step == LOWERCASE
         case _:
             return False

@@ -198,6 +198,14 @@ def test_a_tokenizer_that_changes_plain_texts_gets_them_as_they_came(name: str) 
     assert TextPreprocessor(spec).prepare(text).tolist() == tokenizer.encode(text).ids
 
 
+def test_a_step_that_says_more_than_is_known_of_it_is_left_to_the_library() -> None:
+    tokenizer = Tokenizer(models.WordLevel(WORDS, unk_token="[UNK]"))  # noqa: S106  # no secret
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    told = json.loads(tokenizer.to_str()) | {"normalizer": {"type": "Lowercase", "of": "all"}}
+    spec = TextInput(name="tokens", max_length=9, pad_id=0, tokenizer=told)
+    assert TextPreprocessor(spec).prepare("A Good FILM").tolist() == [2, 3, 4]
+
+
 def test_added_tokens_are_sought_in_the_text_as_it_came() -> None:
     tokenizer = Tokenizer(models.WordLevel(WORDS, unk_token="[UNK]"))  # noqa: S106  # no secret
     tokenizer.normalizer = normalizers.Lowercase()
