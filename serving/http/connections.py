@@ -25,7 +25,9 @@ LINGER_SECONDS = 2.0
 LOOKED_AT = 8
 """Idlers, at most, to find one whose next request has not come."""
 MOST_PIPELINED = 100
-"""Requests of one connection that wait for their turn; the last of them is the connection's last."""
+"""Requests of one connection that wait for their turn: what comes beyond them is not looked at before …"""
+LOOKED_INTO = 16 * 1024
+"""… and so many bytes at once."""
 OF_AN_UPGRADE = frozenset({b"connection", b"upgrade", b"http2-settings"})
 """Headers by which a client asks for another protocol. It may be answered as if it had not."""
 
@@ -46,10 +48,12 @@ class LimitedConnection(HttpToolsProtocol):
         self._header_bytes = 0
         self._in_headers = True
         self._bytes_beside_body = 0
-        self._is_full = False
+        self._rest = b""
+        """What has come and was not looked at yet."""
         self._idle_since: float | None = None
         self._unread_since: float | None = None
         """Since when the client has not read what was written; None: it reads."""
+        self._unread_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -104,26 +108,40 @@ class LimitedConnection(HttpToolsProtocol):
         return bool(poll.poll(0))
 
     def pause_writing(self) -> None:
-        self._unread_since = self.loop.time()
-        self._alarms.set(self._abort, self._unread_since + self.timeout_keep_alive)
+        self._wait_for_reader()
         super().pause_writing()
 
     def resume_writing(self) -> None:
         self._unread_since = None
-        self._alarms.call_off(self._abort)
+        self._alarms.call_off(self._give_reader_up)
         super().resume_writing()
 
-    def _abort(self) -> None:
-        self.transport.abort()
+    def _wait_for_reader(self) -> None:
+        self._unread_bytes = self.transport.get_write_buffer_size()
+        self._unread_since = self.loop.time()
+        self._alarms.set(self._give_reader_up, self._unread_since + self.timeout_keep_alive)
+
+    def _give_reader_up(self) -> None:
+        if self.transport.get_write_buffer_size() < self._unread_bytes:
+            self._wait_for_reader()  # it is slow, but it reads
+        else:
+            self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        if self.transport is None or self.transport.is_closing():
-            return  # it was refused; what still comes is nobody's
+        self._unset_keepalive_if_required()
+        for start in range(0, len(data), LOOKED_INTO):
+            if self.transport is None or self.transport.is_closing():
+                return  # it was refused; what still comes is nobody's
+            if len(self.pipeline) >= MOST_PIPELINED:
+                self._rest = data[start:]
+                return
+            self._look_into(data[start : start + LOOKED_INTO])
+
+    def _look_into(self, data: bytes) -> None:
         self._piece_bytes = len(data)
         self._bytes_beside_body += self._piece_bytes
         if self._in_headers:
             self._header_bytes += self._piece_bytes
-        self._unset_keepalive_if_required()
         self._parse(data)
         if self._in_headers and self._timer is None:
             self._start_timer()
@@ -187,9 +205,6 @@ class LimitedConnection(HttpToolsProtocol):
         self._check_header_bytes()
         if self._asks_for_upgrade():
             return  # its head is parsed anew
-        if len(self.pipeline) > MOST_PIPELINED:
-            self._is_full = True
-            raise ValueError("too many")  # ends the parsing; see send_400_response
         version, url = self.parser.get_http_version(), httptools.parse_url(self.url)
         path = url.path.decode("ascii")
         self.scope["method"] = self.parser.get_method().decode("ascii")
@@ -198,8 +213,8 @@ class LimitedConnection(HttpToolsProtocol):
         self.scope["raw_path"] = url.path
         self.scope["query_string"] = url.query or b""
         before = self.cycle
-        is_last = len(self.pipeline) == MOST_PIPELINED or open_connections().is_closed
-        keep_alive = version != "1.0" and self.parser.should_keep_alive() and not is_last
+        is_stopping = open_connections().is_closed
+        keep_alive = version != "1.0" and self.parser.should_keep_alive() and not is_stopping
         self.cycle = Exchange(self, keep_alive=keep_alive, on_end=self._end)
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, self.app)
@@ -217,8 +232,6 @@ class LimitedConnection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What the parser cannot read, and what ended the parsing because it was refused already."""
-        if self._is_full:
-            return  # it is closed after the last of those that wait
         self._refuse(BadRequest(f"{msg.rstrip('.')}: it is not valid HTTP/1.1."))
 
     def _end(self, exchange: Exchange) -> None:
@@ -233,11 +246,14 @@ class LimitedConnection(HttpToolsProtocol):
         if self.transport.is_closing():
             return  # when the client has read what there is; until then it may be pushed out
         if self.pipeline:
-            # read on when the last of these wants its body, or was answered
+            # read on when the last of these wants its body, or was answered; until then nothing comes behind the rest
             self._start_asgi_task(*self.pipeline.pop())
         else:
             self.flow.resume_reading()
             self._alarms.set(self.timeout_keep_alive_handler, self.loop.time() + self.timeout_keep_alive)
+        if self._rest and len(self.pipeline) < MOST_PIPELINED:
+            rest, self._rest = self._rest, b""
+            self.data_received(rest)
 
     def _close_after(self, cycle: object) -> None:
         if self.cycle is cycle:
@@ -250,7 +266,7 @@ class LimitedConnection(HttpToolsProtocol):
         open_connections().add(-1)
         self._stop_timer()
         self._unset_keepalive_if_required()
-        self._alarms.call_off(self._abort)
+        self._alarms.call_off(self._give_reader_up)
         if self.transport is None:  # it was turned away at the door
             return
         super().connection_lost(exc)
@@ -267,6 +283,9 @@ class LimitedConnection(HttpToolsProtocol):
             self._timer = None
 
     def _too_slow(self) -> None:
+        if self.flow.read_paused:  # it is we who do not read
+            self._start_timer()
+            return
         self._refuse(RequestTimeout(f"The headers took more than {self._settings.header_seconds:g} seconds."))
 
     def _refuse_headers(self) -> None:

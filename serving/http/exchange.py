@@ -92,6 +92,7 @@ class Exchange(RequestResponseCycle):
         if start is not None:
             if self.flow.write_paused and not self.disconnected:
                 await self.flow.drain()
+                self.disconnected = self.disconnected or self.transport.is_closing()
             if self._is_usual(start, message):
                 self._send_whole(start, message)
                 return

@@ -6,6 +6,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -343,3 +344,24 @@ def test_who_asks_for_another_protocol_is_answered_in_this_one(
     # no model is served here: the texts were read
     assert re.findall(rb"HTTP/1\.1 (\d+)", answers) == [b"503", b"503", b"200"]
     assert b"smuggled" not in answers
+
+
+def test_however_many_requests_come_at_once_all_are_answered(strict: Service) -> None:
+    head = b"POST /classify-text HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 900\r\n\r\n"
+    last = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with connect(strict) as connection, ThreadPoolExecutor(1) as sender:
+        sent = sender.submit(connection.sendall, (head + b"a" * 900) * 700 + last)
+        answers = everything(connection)
+        sent.result()
+    # no model is served here
+    assert re.findall(rb"HTTP/1\.1 (\d+)", answers) == [b"503"] * 700 + [b"200"]
+
+
+def test_who_reads_slowly_is_not_let_go(strict: Service) -> None:
+    last = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with connect(strict) as connection:
+        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 90 + last)
+        for _ in range(8):  # four times as long as a connection may idle
+            time.sleep(0.5)
+            assert connection.recv(200_000)
+        assert b"connection: close" in everything(connection)
