@@ -173,7 +173,6 @@ class LimitedConnection(HttpToolsProtocol):
         return b"\r\n".join([target, *(b": ".join(header) for header in headers), b"", b""])
 
     def on_message_begin(self) -> None:
-        self._bytes_beside_body = 0
         self._in_headers = True
         self._first_piece_bytes = self._piece_bytes
         self._header_bytes = 0

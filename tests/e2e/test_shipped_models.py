@@ -77,4 +77,4 @@ def test_several_times_the_load_is_refused_and_not_taken_and_answered_too_late(s
     measured = open_loop(f"{shipped.url}/classify-image", sent, rate=rate, seconds=seconds, deadline=1.0)
     answered = rate * seconds - measured.failed
     late = measured.failed - measured.refused
-    assert late < answered
+    assert late < answered / 4

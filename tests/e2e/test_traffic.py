@@ -234,8 +234,8 @@ def test_others_are_answered_while_hundreds_of_pictures_wait(
             somebody.sendall(f"GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
         finally:
             service.process.send_signal(signal.SIGCONT)
-        # who asks last is answered before many of them were even looked at
+        # who asks last is answered before most of them were even looked at
         with somebody.makefile() as answer:
             decoded = total_in(answer.read(), r'sightread_stage_seconds_count\{model="cnn",stage="decode"\}')
-        assert decoded < len(crowd) * 3 / 4
+        assert decoded < len(crowd) / 2
         assert {connection.recv(65536)[:12] for connection in crowd} == {b"HTTP/1.1 200"}
