@@ -6,14 +6,16 @@ import functools
 import os
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Literal
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, Metric, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
@@ -248,7 +250,29 @@ class Metrics:
             try:
                 os.kill(worker, 0)
             except ProcessLookupError:
-                mark_process_dead(worker)  # type: ignore[no-untyped-call]
+                with suppress(FileNotFoundError):  # another worker's page did so meanwhile
+                    mark_process_dead(worker)  # type: ignore[no-untyped-call]
         everyone = CollectorRegistry()
-        MultiProcessCollector(everyone)  # type: ignore[no-untyped-call]
+        everyone.register(EveryWorker())
         return generate_latest(everyone)
+
+
+class EveryWorker(Collector):
+    """The library's sum over the workers' files, but for those that are empty, which it cannot read.
+
+    A file is so for a moment when a worker starts, and for ever when it is killed in that moment.
+    """
+
+    def collect(self) -> Iterable[Metric]:
+        files = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("*.db")
+        full = [str(file) for file in files if not is_empty(file)]
+        merged: Iterable[Metric] = MultiProcessCollector.merge(full)  # type: ignore[no-untyped-call]
+        return merged
+
+
+def is_empty(file: Path) -> bool:
+    """Whether nothing is in it, be it that it is not there any more."""
+    try:
+        return file.stat().st_size == 0
+    except FileNotFoundError:
+        return True

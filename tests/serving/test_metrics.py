@@ -1,9 +1,13 @@
 """What is counted in a turn of the event loop reaches the page as if the library had been told at once."""
 
 import asyncio
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import prometheus_client
+import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -59,3 +63,16 @@ def test_the_page_tells_what_the_present_turn_counted_and_the_next_turn_counts_n
     assert samples(page, "sightread_stage_seconds")["sightread_stage_seconds_count", "m", "encode"] == 1
     # the loop ended, and so did its last turn: it was written then and not by the page
     assert samples(metrics.page(), "sightread_requests_total") == {("sightread_requests_total", "200", "m", "1"): 4}
+
+
+def test_the_page_does_without_a_worker_that_was_killed_before_it_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    gone = subprocess.run(["sh", "-c", "echo $$"], check=True, capture_output=True, text=True).stdout.strip()
+    (tmp_path / f"counter_{gone}.db").touch()
+    (tmp_path / f"gauge_livesum_{gone}.db").touch()
+    count = "import prometheus_client as p; p.Counter('sightread_requests', '').inc(3)"
+    subprocess.run([sys.executable, "-c", count], check=True)
+    page = Metrics().page()
+    assert samples(page, "sightread_requests_total") == {("sightread_requests_total",): 3}
