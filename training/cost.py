@@ -32,9 +32,11 @@ ROOT = Path(__file__).resolve().parent.parent
 TOKENS = 200
 """Length of the text that is timed, unless the model reads less."""
 WARM_UP, RUNS = 20, 200
-PRODUCT = re.compile(r"(MatMul|MatMulV[23]|Conv2D|DepthwiseConv2dNative)$")
+PRODUCT = re.compile(r"(MatMul|MatMulV[23]|Conv2D|DepthwiseConv2dNative|BlockLSTM)$")
 """The kernels whose multiplications count, alone or fused with what follows them (`_FusedConv2D`)."""
-UNKNOWN = re.compile(r"PartitionedCall|While|Xla|Einsum|Conv3D|CudnnRNN|BlockLSTM|GRUBlock|SparseTensorDense|Quantized")
+UNKNOWN = re.compile(
+    r"PartitionedCall|While|Xla|Einsum|Conv3D|CudnnRNN|BlockLSTMV2|GRUBlock|SparseTensorDense|Quantized"
+)
 """Kernels that multiply, too, or hold some that do, and that nobody has taught us to count."""
 
 
@@ -122,9 +124,12 @@ def multiply_adds(session: "Session", signature: str, inputs: Mapping[str, NDArr
 
 def _products(node: Any, shapes: Mapping[tuple[str, int], Sequence[int]]) -> int:
     """Multiplications of one run of a kernel: each number of the output is a sum of as many products."""
-    result, (name, _, slot) = shapes[node.name, 0], node.input[1].partition(":")
+    is_lstm = node.op == "BlockLSTM"
+    result, (name, _, slot) = shapes[node.name, 0], node.input[4 if is_lstm else 1].partition(":")
     factor = shapes[name, int(slot or 0)]
-    if node.op.endswith("DepthwiseConv2dNative"):
+    if is_lstm:
+        summed = math.prod(factor) // result[-1]  # each number of a state comes from four gates
+    elif node.op.endswith("DepthwiseConv2dNative"):
         summed = math.prod(factor[:2])
     elif node.op.endswith("Conv2D"):
         summed = math.prod(factor[:3])

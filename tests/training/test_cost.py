@@ -9,6 +9,7 @@ from keras import layers
 from training.cost import CostProblem, example, measure, multiply_adds
 from training.export import SERVING, Session
 from training.models_command import main
+from training.recipes.fused_lstm import FusedLSTM
 from training.repository import contract
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +45,12 @@ def test_a_loops_body_counts_as_often_as_it_runs(tmp_path: Path) -> None:
     step = 2 * 4 * 5 * (6 + 5)
     # Keras runs a step once more, before the loop, to learn the shapes
     assert counted(model, np.ones((1, 20), np.int32), tmp_path / "1") == (20 + 1) * step
+
+
+def test_an_lstm_in_one_kernel_counts_every_step(tmp_path: Path) -> None:
+    words = keras.Input((None, 6))
+    model = keras.Model(words, FusedLSTM(5)(words, keras.ops.any(words != 0, axis=-1)))
+    assert counted(model, np.ones((1, 20, 6), np.float32), tmp_path / "1") == 20 * 4 * 5 * (6 + 5)
 
 
 def test_what_multiplies_in_unknown_ways_is_not_counted_wrong(tmp_path: Path) -> None:

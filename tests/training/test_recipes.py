@@ -5,11 +5,13 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from training.config import LstmConfig
 from training.data import Examples
 from training.recipes import cnn_accurate, lstm_accurate, lstm_seed
+from training.recipes.fused_lstm import FusedLSTM, LastState, fused_weights
 
 
 def _pictures(side: int, channels: int = 3) -> np.ndarray:
@@ -69,6 +71,54 @@ def test_padding_changes_no_answer(recipe: object, length: int) -> None:
     padded = keras.ops.convert_to_numpy(network(np.pad(ids, ((0, 0), (0, 5)))))
     assert np.ptp(alone) > 0.01
     assert padded == pytest.approx(alone, abs=1e-5)
+
+
+@pytest.mark.parametrize("direction", ["forwards", "backwards"])
+def test_the_fused_lstm_computes_and_learns_what_keras_own_does(direction: str) -> None:
+    backwards = direction == "backwards"
+    chance = np.random.default_rng(2)
+    words = tf.constant(chance.normal(size=(5, 9, 6)), tf.float32)
+    mask = tf.sequence_mask([9, 4, 1, 0, 7], 9)
+    fused = FusedLSTM(3, backwards=backwards)
+    own = keras.layers.LSTM(3, use_cudnn=False, return_sequences=True, go_backwards=backwards)
+    for layer in (fused, own):
+        layer.build(words.shape)
+    own.set_weights([chance.normal(size=weight.shape) for weight in own.get_weights()])
+    fused.set_weights(fused_weights(*own.get_weights()))
+    seen = tf.cast(mask, tf.float32)[..., None]
+    results = []
+    for layer in (fused, own):
+        with tf.GradientTape() as tape:
+            tape.watch(words)
+            states = fused(words, mask) if layer is fused else own(words, mask=mask)
+            if layer is own and backwards:  # it answers in the order in which it reads
+                states = tf.reverse(states, [1])
+            loss = tf.reduce_sum(tf.square(states * seen))
+        by_words, *by_weights = tape.gradient(loss, [words, *layer.trainable_weights])
+        if layer is own:
+            by_weights = fused_weights(*(gradient.numpy() for gradient in by_weights))
+        results.append([states * seen, by_words, *by_weights])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    assert np.abs(results[0][0]).max() > 0.1
+
+
+def test_the_fused_lstm_begins_as_keras_own_does() -> None:
+    weights = []
+    for layer in (keras.layers.LSTM(3), FusedLSTM(3)):
+        keras.utils.set_random_seed(0)
+        begun = type(layer).from_config(layer.get_config())
+        begun.build((None, None, 6))
+        weights.append(begun.get_weights())
+    own, fused = weights
+    for one, other in zip(fused, fused_weights(*own), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_last_state_is_that_of_the_last_word() -> None:
+    states = np.arange(1, 13, dtype=np.float32).reshape(2, 3, 2)
+    last = LastState()(states, np.array([[True, True, False], [False, False, False]]))
+    assert keras.ops.convert_to_numpy(last).tolist() == [[3, 4], [0, 0]]
 
 
 def test_words_and_pairs_speak_for_the_labels_whose_texts_have_them() -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from training.config import LstmConfig
 from training.data import Examples
+from training.recipes.fused_lstm import FusedLSTM
 from training.tokenizer import PAD_ID
 
 PHRASE = 5
@@ -56,9 +57,8 @@ def build(config: LstmConfig, texts: Examples, labels: int) -> keras.Model:
     x = layers.Conv1D(2 * config.units, PHRASE, padding="same", activation="relu")(x) * there
     # padding is 0 here, and nothing is less; "same" would pad in front as well, by what the batch's length leaves over
     x, some = (layers.MaxPooling1D(STRIDE)(layers.ZeroPadding1D((0, STRIDE - 1))(part)) for part in (x, there))
-    # cuDNN's kernel would tie the SavedModel to a GPU
-    lstm = layers.LSTM(config.units, return_sequences=True, use_cudnn=False)
-    x = layers.Bidirectional(lstm)(x, mask=ops.squeeze(some, -1) > 0)
+    read = ops.squeeze(some, -1) > 0
+    x = ops.concatenate([FusedLSTM(config.units, backwards=way)(x, read) for way in (False, True)], axis=-1)
     x = ops.max(x + (1 - some) * NEVER, axis=1)
     deep = layers.Dense(labels)(layers.Dropout(config.dropout)(x))
     wide = ops.sum(votes * there, axis=1)

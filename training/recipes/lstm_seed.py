@@ -5,6 +5,7 @@ from keras import layers
 
 from training.config import LstmConfig
 from training.data import Examples
+from training.recipes.fused_lstm import FusedLSTM, LastState
 from training.tokenizer import PAD_ID
 
 
@@ -27,8 +28,7 @@ def build(config: LstmConfig, texts: Examples, labels: int) -> keras.Model:
 
     words, mask = keras.Input((None, config.embedding)), keras.Input((None,), dtype="bool")
     x = layers.SpatialDropout1D(config.dropout)(words)
-    # cuDNN's kernel would tie the SavedModel to a GPU
-    x = layers.LSTM(config.units, use_cudnn=False)(x, mask=mask)
+    x = LastState()(FusedLSTM(config.units)(x, mask), mask)
     judge = keras.Model([words, mask], layers.Dense(labels)(layers.Dropout(config.dropout)(x)), name="judge")
     return keras.Model(ids, judge(reader(ids)))
 
