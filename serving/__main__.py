@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from pydantic import ValidationError
@@ -150,13 +151,22 @@ def _run(settings: Settings, listener: socket.socket, stack: ExitStack) -> None:
 class _Workers(Multiprocess):
     """Worker processes, which finish what they do when we are asked to stop, and end at once when asked again."""
 
-    def join_all(self) -> None:
-        def kill_all(*_: object) -> None:
-            for worker in self.processes:
-                worker.kill()
-
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        self._is_asked_to_stop = False
+        # its own handlers would take note of both requests, and act on the first one a moment later
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, kill_all)
+            signal.signal(number, self._stop)
+
+    def _stop(self, number: int, _: FrameType | None) -> None:
+        if self._is_asked_to_stop:
+            for worker in self.processes:
+                worker.process.kill()
+            raise KeyboardInterrupt
+        self._is_asked_to_stop = True
+        self.signal_queue.append(number)
+
+    def join_all(self) -> None:
         # the workers have it, too: when they take nobody any more, who comes then hears so at once
         for listener in self.sockets:
             listener.close()

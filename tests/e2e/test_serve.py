@@ -147,15 +147,17 @@ def test_asked_to_stop_it_is_not_ready_first_and_goes_on_answering_for_a_while(
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_asked_twice_it_ends_at_once(start_gateway: Start, workers: str) -> None:
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_asked_twice_it_ends_at_once(start_gateway: Start, workers: str, second: signal.Signals) -> None:
     service = start_gateway(
         *("--model-server", "127.0.0.1:1", "--workers", workers),
         environment={"SIGHTREAD_NOT_READY_SECONDS": "1000"},
     )
     assert service.get("/livez").status_code == 200
     service.process.send_signal(signal.SIGTERM)
-    service.wait_for(lambda: "it was asked to stop" in service.get("/readyz").text)
-    service.process.send_signal(signal.SIGTERM)
+    if second == signal.SIGTERM:  # two of a kind may reach it as one while it had no time for the first
+        service.wait_for(lambda: "it was asked to stop" in service.get("/readyz").text)
+    service.process.send_signal(second)
     service.process.wait(30)
 
 
