@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,18 @@ MAX_EXPLAINED_AT_ONCE = 4
 larger batch would only make the first wait for the last."""
 MAX_LABELS = 64
 """Labels are what clients say; only so many resolutions are remembered."""
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What a label was found to name."""
+
+    version: int | None
+    """None: nothing."""
+    until: float
+    """When it is asked for anew, by the event loop's clock."""
+    looks: int
+    """Looks for versions that had begun before."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +96,12 @@ class Model:
         self._delayed: dict[int, str] = {}
         self._statuses: list[VersionStatus] = []
         self._trouble: str | None = "the model server has not been asked yet"
-        self._labels: dict[str, tuple[int | None, float]] = {}
+        self._labels: dict[str, Resolution] = {}
+        self._resolving: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._stable: int | None = None
         self._patient_until: float | None = None
         self._looking = asyncio.Lock()
+        self._looks = 0
 
     @property
     def current(self) -> Version | None:
@@ -150,9 +165,12 @@ class Model:
         if label is not None:
             if anew:
                 self._labels.pop(label, None)
-            version = await self._labelled(label)
+            resolution = await self._resolve(label)
+            version = resolution.version
+            if version is None:
+                raise UnknownVersion(f"No version of {self.name} carries the label {label!r}.")
             if version not in self._proven and version not in self._refused:
-                await self.look()  # the label was quicker than the poll
+                await self._look_once_after(resolution.looks)  # the label was quicker than the poll
         if version is None:
             return self.current or self._unavailable()
         if version in self._proven:
@@ -168,29 +186,38 @@ class Model:
     async def labelled(self, label: str) -> Version | None:
         """The proven version that carries a label, or None. Nobody waits for one that is still to prove itself."""
         try:
-            return self._proven.get(await self._labelled(label))
+            version = (await self._resolve(label)).version
         except Problem:
             return None
+        return None if version is None else self._proven.get(version)
 
     def _unavailable(self) -> NoReturn:
         raise Unavailable(f"{self.name} is not ready: {self.trouble}.", retry_after=1)
 
-    async def _labelled(self, label: str) -> int:
-        now = asyncio.get_running_loop().time()
-        version, until = self._labels.get(label, (None, 0.0))
-        if until <= now:
-            if self.current is None:
-                self._unavailable()
-            try:
-                version = await self._server.labelled(self.name, label, timeout=STATUS_SECONDS)
-            except (Refused, UnknownVersion):
-                version = None
-            if len(self._labels) >= MAX_LABELS:
-                self._labels.clear()
-            self._labels[label] = (version, now + self._settings.poll_seconds)
-        if version is None:
-            raise UnknownVersion(f"No version of {self.name} carries the label {label!r}.")
-        return version
+    async def _resolve(self, label: str) -> Resolution:
+        """What a label names. Of those who ask for one at once, one asks the server."""
+        now = asyncio.get_running_loop().time
+        async with self._resolving.setdefault(label, asyncio.Lock()):
+            known = self._labels.get(label)
+            if known is None or known.until <= now():
+                if self.current is None:
+                    self._unavailable()
+                looks = self._looks
+                version = await self._ask_for_label(label, known)
+                if len(self._labels) >= MAX_LABELS:
+                    self._labels.clear()
+                known = self._labels[label] = Resolution(version, now() + self._settings.poll_seconds, looks)
+        return known
+
+    async def _ask_for_label(self, label: str, known: Resolution | None) -> int | None:
+        try:
+            return await self._server.labelled(self.name, label, timeout=STATUS_SECONDS)
+        except (Refused, UnknownVersion):
+            return None
+        except Problem:  # says nothing of the label: what it named goes on answering
+            if known is None:
+                raise
+            return known.version
 
     async def follow(self) -> NoReturn:
         """Look for new and vanished versions, for ever."""
@@ -206,6 +233,12 @@ class Model:
         async with self._looking:
             await self._look()
 
+    async def _look_once_after(self, looks: int) -> None:
+        """Look, unless a look began after so many: those who wait for the same answer share one."""
+        async with self._looking:
+            if self._looks == looks:
+                await self._look()
+
     async def replace(self, gone: Version) -> Version:
         """The version that takes over from one of which the server just said that it is gone.
 
@@ -218,6 +251,7 @@ class Model:
         return self.current or self._unavailable()
 
     async def _look(self) -> None:
+        self._looks += 1
         try:
             self._statuses = await self._ask()
         except UnknownVersion:
@@ -342,15 +376,8 @@ class Model:
 
     async def _prove(self, number: int) -> Version:
         told = await self._server.contract(self.name, number, timeout=PROOF_SECONDS)
-        contract = Contract.model_validate_json(told)
-        if contract.kind != self.kind:
-            raise Unproven(f"it is of kind {contract.kind!r}, and {self.name} is served as {self.kind!r}")
-        preprocessor = preprocessor_for(
-            contract.input,
-            max_pixels=self._settings.max_pixels,
-            max_characters=self._settings.max_text_characters,
-        )
-        rows = await asyncio.to_thread(prepare_golden_examples, contract, preprocessor)
+        # a contract with a tokenizer takes a tenth of a second to read
+        contract, preprocessor, rows = await asyncio.to_thread(self._prepare, told)
 
         async def predict(
             rows: Sequence[Row],
@@ -396,6 +423,18 @@ class Model:
         explainer = await self._prove_explanations(number, contract, preprocessor, rows)
 
         return Version(number, contract, preprocessor, batcher, explainer, told)
+
+    def _prepare(self, told: bytes) -> tuple[Contract, Preprocessor, list[Row]]:
+        """A contract, its preprocessor, and its golden examples as rows."""
+        contract = Contract.model_validate_json(told)
+        if contract.kind != self.kind:
+            raise Unproven(f"it is of kind {contract.kind!r}, and {self.name} is served as {self.kind!r}")
+        preprocessor = preprocessor_for(
+            contract.input,
+            max_pixels=self._settings.max_pixels,
+            max_characters=self._settings.max_text_characters,
+        )
+        return contract, preprocessor, prepare_golden_examples(contract, preprocessor)
 
     async def _prove_explanations(
         self, number: int, contract: Contract, preprocessor: Preprocessor, rows: Sequence[Row]
