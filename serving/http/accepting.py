@@ -13,6 +13,7 @@ import mmap
 import os
 import socket
 from collections.abc import Callable, MutableSequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +30,8 @@ PATIENCE = 0.005
 NO_ROOM = "no further connection can be taken now (%s): allow more open files, or lower --max-connections"
 NO_ROOM_SECONDS = 0.5
 """Until the next attempt."""
+MOST_WAITING = 4096
+"""More than the system lets wait to be taken."""
 BYTES = 8
 """Of one worker's count."""
 ABSENT = 2**62
@@ -125,14 +128,13 @@ class Acceptor:
                 self._pause_for(PATIENCE)
                 return
             try:
-                connection, _ = self._listener.accept()
+                self._open(self._listener.accept()[0])
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
                 logger.error(NO_ROOM, error.strerror)  # noqa: TRY400  # it says it all
                 self._pause_for(NO_ROOM_SECONDS)
                 return
-            self._open(connection)
 
     def _pause_for(self, seconds: float) -> None:
         self._loop.remove_reader(self._listener)
@@ -156,10 +158,14 @@ class Acceptor:
             connection.close()
 
     def close(self) -> None:
-        """Take no more; those that are open stay."""
+        """Take those that have come, and no more; those that are open stay."""
         self._loop.remove_reader(self._listener)
         if self._pause is not None:
             self._pause.cancel()
+        # the system resets those that still wait when nobody listens any more, and they may have sent a request
+        with suppress(OSError):
+            for _ in range(MOST_WAITING):
+                self._open(self._listener.accept()[0])
         self._open_connections.close()
 
     async def wait_closed(self) -> None:

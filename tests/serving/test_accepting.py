@@ -85,6 +85,19 @@ def test_a_crowd_that_comes_at_once_is_taken() -> None:
     run(scenario())
 
 
+def test_who_has_come_before_the_end_is_taken() -> None:
+    async def scenario() -> None:
+        with listening() as listener, ExitStack() as stack:
+            acceptor = taking(listener, [CROWD, 0])  # they are rather the other's
+            crowd = [come(listener, stack) for _ in range(CROWD)]
+            acceptor.close()
+            listener.close()
+            for client in crowd:
+                assert await heard(client) == b"hello"
+
+    run(scenario())
+
+
 def test_who_has_more_than_another_leaves_it_the_next_and_takes_it_when_the_other_does_not_come() -> None:
     async def scenario() -> None:
         with listening() as listener, ExitStack() as stack:
