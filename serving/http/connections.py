@@ -128,7 +128,6 @@ class LimitedConnection(HttpToolsProtocol):
             self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
         for start in range(0, len(data), LOOKED_INTO):
             if self.transport is None or self.transport.is_closing():
                 return  # it was refused; what still comes is nobody's
@@ -177,6 +176,7 @@ class LimitedConnection(HttpToolsProtocol):
         self._first_piece_bytes = self._piece_bytes
         self._header_bytes = 0
         self._stop_timer()  # it starts anew when this piece of data did not hold them all
+        self._unset_keepalive_if_required()
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -190,6 +190,7 @@ class LimitedConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._bytes_beside_body = 0
         if not self._asks_for_upgrade():
+            self.cycle.more_body = False  # of one that was answered before, the server takes no note
             super().on_message_complete()
 
     def _asks_for_upgrade(self) -> bool:
@@ -254,8 +255,8 @@ class LimitedConnection(HttpToolsProtocol):
             rest, self._rest = self._rest, b""
             self.data_received(rest)
 
-    def _close_after(self, cycle: object) -> None:
-        if self.cycle is cycle:
+    def _close_after(self, exchange: Exchange) -> None:
+        if self.cycle is exchange and exchange.more_body:
             self.transport.close()
 
     def _unset_keepalive_if_required(self) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from serving.http.connections import LINGER_SECONDS
+from tests.e2e.conftest import Start
 from tests.e2e.processes import Service, gateway, model_server, started
 from tests.e2e.tiny_models import picture
 
@@ -169,6 +171,25 @@ def test_an_idle_connection_is_closed(strict: Service) -> None:
     with connect(strict) as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         assert everything(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_an_idle_connection_that_sends_empty_lines_is_closed(strict: Service) -> None:
+    with connect(strict) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"\r\n")
+        assert everything(connection) == b""
+
+
+def test_a_connection_whose_refused_body_came_whole_is_kept(start_gateway: Start) -> None:
+    service = start_gateway("--model-server", "127.0.0.1:1")
+    with connect(service) as connection:
+        connection.sendall(b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 404 ")
+        connection.sendall(b"abc")
+        time.sleep(LINGER_SECONDS + 0.5)
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_crowd_of_idle_connections_keeps_nobody_out(strict: Service) -> None:
