@@ -55,7 +55,7 @@ class TextPreprocessor:
             text: any Unicode.
 
         Raises:
-            Unprocessable: too long, nothing to read in it, or lone surrogates.
+            Unprocessable: too long, nothing to read in it, lone surrogates, or nothing that the tokenizer can read.
         """
         if self._max_characters is not None and len(text) > self._max_characters:
             raise Unprocessable(f"The text has {len(text):,} characters; at most {self._max_characters:,} are taken.")
@@ -68,7 +68,10 @@ class TextPreprocessor:
             tokenizer = self._plain_tokenizer
             text = text.lower() if self._lowercases else text
         # without the offsets, which only explanations need: they take a fifth of the time
-        ids = tokenizer.encode_batch_fast([text])[0].ids
+        try:
+            ids = tokenizer.encode_batch_fast([text])[0].ids
+        except Exception as error:  # bare: some have no id for words that they do not know
+            raise Unprocessable(f"The model's tokenizer cannot read the text: {error}.") from error
         if not ids:
             raise Unprocessable("The text has no words in it.")
         return np.array(ids, dtype=np.int32)

@@ -32,6 +32,15 @@ def test_words_become_ids_and_strangers_the_unknown_id(spec: TextInput) -> None:
     assert ids.dtype == np.int32
 
 
+def test_a_text_that_the_tokenizer_cannot_read_is_refused() -> None:
+    tokenizer = Tokenizer(models.WordLevel({"[PAD]": 0, "good": 1}, unk_token="[UNK]"))  # noqa: S106  # no secret
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    spec = TextInput(name="tokens", max_length=5, pad_id=0, tokenizer=json.loads(tokenizer.to_str()))
+    assert TextPreprocessor(spec).prepare("good good").tolist() == [1, 1]
+    with pytest.raises(Unprocessable, match=r"tokenizer cannot read the text: .*vocabulary"):
+        TextPreprocessor(spec).prepare("good film")
+
+
 def test_a_long_text_is_cut_at_its_end(spec: TextInput) -> None:
     assert TextPreprocessor(spec).prepare("a good film a good film").tolist() == [2, 3, 4, 2, 3]
 
