@@ -2,9 +2,10 @@
 
 import asyncio
 import functools
-import heapq
+import itertools
 import logging
 import select
+from collections import OrderedDict
 from typing import Any
 from urllib.parse import unquote
 
@@ -31,6 +32,9 @@ LOOKED_INTO = 16 * 1024
 OF_AN_UPGRADE = frozenset({b"connection", b"upgrade", b"http2-settings"})
 """Headers by which a client asks for another protocol. It may be answered as if it had not."""
 
+WaitedFor = OrderedDict["LimitedConnection", None]
+"""The connections whose clients are to ask something, or to read: the longer, the further in front."""
+
 
 class LimitedConnection(HttpToolsProtocol):
     """A connection of the HTTP server, which itself limits none of this.
@@ -39,9 +43,10 @@ class LimitedConnection(HttpToolsProtocol):
     is closed.
     """
 
-    def __init__(self, *arguments: Any, settings: Settings, **options: Any) -> None:
+    def __init__(self, *arguments: Any, settings: Settings, waited_for: WaitedFor, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._settings = settings
+        self._waited_for = waited_for
         self._alarms = alarms_of(self.loop)
         self._piece_bytes = 0
         self._first_piece_bytes = 0
@@ -50,9 +55,10 @@ class LimitedConnection(HttpToolsProtocol):
         self._bytes_beside_body = 0
         self._rest = b""
         """What has come and was not looked at yet."""
-        self._idle_since: float | None = None
-        self._unread_since: float | None = None
-        """Since when the client has not read what was written; None: it reads."""
+        self._is_idle = False
+        """Whether the client has asked nothing that is still to be answered."""
+        self._is_unread = False
+        """Whether the client does not read what was written."""
         self._unread_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -62,46 +68,48 @@ class LimitedConnection(HttpToolsProtocol):
             transport.abort()
             return
         super().connection_made(transport)
-        self._idle_since = self.loop.time()
+        self._is_idle = True
+        self._wait_for()
         self._start_timer()
         if open_connections().is_closed:
             # it was taken when the server was asked to stop, which closes idle connections: nobody looks at this one
             self.loop.call_later(LINGER_SECONDS, self._close_idle)
 
     def shutdown(self) -> None:
-        if self._idle_since is not None and self._has_asked():
+        if self._is_idle and self._has_asked():
             # what has come is read next, and its answer is the connection's last
             self.loop.call_later(LINGER_SECONDS, self._close_idle)
         else:
             super().shutdown()
 
     def _close_idle(self) -> None:
-        if self._idle_since is not None:
+        if self._is_idle:
             self.transport.close()
 
     def _push_out(self) -> bool:
         """Make room: whoever idled longest, or did not read, goes, so that a crowd of these keeps nobody out."""
-        waited_for = {
-            other: since
-            for other in self.connections
-            if isinstance(other, LimitedConnection) and (since := other._waited_for_since) is not None  # noqa: SLF001
-        }
-        longest = heapq.nsmallest(LOOKED_AT, waited_for, key=waited_for.__getitem__)
+        longest = itertools.islice(self._waited_for, LOOKED_AT)
         idler = next((other for other in longest if not other._has_asked()), None)  # noqa: SLF001  # our own kind
         if idler is None:
             return False
         self.connections.discard(idler)
+        del self._waited_for[idler]
         idler.transport.abort()
         return True
 
-    @property
-    def _waited_for_since(self) -> float | None:
-        """Since when the client has asked nothing, or read nothing; None: it is not waited for."""
-        return self._idle_since if self._unread_since is None else self._unread_since
+    def _wait_for(self) -> None:
+        """From now on the client is waited for: it is to ask something, or to read."""
+        if self in self.connections:  # and has not gone while it was answered
+            self._waited_for[self] = None
+            self._waited_for.move_to_end(self)
+
+    def _stop_waiting(self) -> None:
+        if not self._is_idle and not self._is_unread:
+            self._waited_for.pop(self, None)
 
     def _has_asked(self) -> bool:
         """Whether something has come that the event loop did not get round to reading, of a client that reads, too."""
-        if self._unread_since is not None:
+        if self._is_unread:
             return False
         poll = select.poll()
         poll.register(self.transport.get_extra_info("socket"), select.POLLIN)
@@ -112,14 +120,16 @@ class LimitedConnection(HttpToolsProtocol):
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        self._unread_since = None
+        self._is_unread = False
+        self._stop_waiting()
         self._alarms.call_off(self._give_reader_up)
         super().resume_writing()
 
     def _wait_for_reader(self) -> None:
         self._unread_bytes = self.transport.get_write_buffer_size()
-        self._unread_since = self.loop.time()
-        self._alarms.set(self._give_reader_up, self._unread_since + self.timeout_keep_alive)
+        self._is_unread = True
+        self._wait_for()
+        self._alarms.set(self._give_reader_up, self.loop.time() + self.timeout_keep_alive)
 
     def _give_reader_up(self) -> None:
         if self.transport.get_write_buffer_size() < self._unread_bytes:
@@ -200,7 +210,8 @@ class LimitedConnection(HttpToolsProtocol):
         """Begin the exchange, as the server does, which also knows upgrades and paths mounted below another."""
         self._in_headers = False
         self._bytes_beside_body = 0
-        self._idle_since = None
+        self._is_idle = False
+        self._stop_waiting()
         self._stop_timer()
         self._check_header_bytes()
         if self._asks_for_upgrade():
@@ -242,7 +253,8 @@ class LimitedConnection(HttpToolsProtocol):
             # sending gets a moment to read the answer
             self.loop.call_later(LINGER_SECONDS, self._close_after, exchange)
         if not self.pipeline:
-            self._idle_since = self.loop.time()
+            self._is_idle = True
+            self._wait_for()
         if self.transport.is_closing():
             return  # when the client has read what there is; until then it may be pushed out
         if self.pipeline:
@@ -264,6 +276,7 @@ class LimitedConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         open_connections().add(-1)
+        self._waited_for.pop(self, None)
         self._stop_timer()
         self._unset_keepalive_if_required()
         self._alarms.call_off(self._give_reader_up)
@@ -313,4 +326,4 @@ class LimitedConnection(HttpToolsProtocol):
 
 def limited_connection(settings: Settings) -> Any:
     """The protocol class for `uvicorn.Config(http=…)`."""
-    return functools.partial(LimitedConnection, settings=settings)
+    return functools.partial(LimitedConnection, settings=settings, waited_for=OrderedDict())

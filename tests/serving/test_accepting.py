@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Coroutine, Iterator, MutableSequence
+from collections.abc import Callable, Coroutine, Iterator, MutableSequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import cast
@@ -181,6 +181,45 @@ async def ok(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "http":
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """A while, at most, until it holds."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110  # what changes is the server's
+            await asyncio.sleep(0.01)
+
+
+def test_only_open_connections_are_waited_for_and_only_while_they_ask_nothing() -> None:
+    connection = limited_connection(Settings())
+    waited_for = connection.keywords["waited_for"]
+    may_answer = asyncio.Event()
+
+    async def patient(scope: Scope, receive: Receive, send: Send) -> None:
+        await may_answer.wait()
+        await ok(scope, receive, send)
+
+    async def scenario() -> None:
+        config = uvicorn.Config(patient, http=connection, lifespan="off")
+        config.load()
+        server = uvicorn.Server(config)
+        server.lifespan = config.lifespan_class(config)
+        with listening() as listener, ExitStack() as stack:
+            await server.startup(sockets=[listener])
+            silent, leaving, asking = (come(listener, stack) for _ in range(3))
+            await until(lambda: len(waited_for) == 3)
+            for client in (leaving, asking):
+                await asyncio.get_running_loop().sock_sendall(client, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await until(lambda: len(waited_for) == 1)
+            silent.close()
+            leaving.close()
+            await until(lambda: not waited_for and len(server.server_state.connections) == 1)
+            may_answer.set()
+            assert await heard(asking)
+            await until(lambda: list(waited_for) == list(server.server_state.connections))
+            await server.shutdown(sockets=[listener])
+
+    run(scenario())
 
 
 @pytest.mark.parametrize("client_is", ["asking", "silent"])
