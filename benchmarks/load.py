@@ -1,20 +1,20 @@
 """The load: a closed loop by wrk, where each connection asks again when it was answered, and an open one of our own."""
 
-import asyncio
 import json
+import math
 import re
+import selectors
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import numpy as np
-import uvloop
 
 from benchmarks.inputs import Input
 
@@ -34,6 +34,8 @@ end
 THREADS = 1
 """Of wrk: one keeps up with every server here, and leaves them the rest of the machine."""
 TIMEOUT = 30
+AT_ONCE = 64
+"""Requests that the open loop sends before it looks for answers again."""
 LENGTH = re.compile(rb"^content-length: *(\d+)", re.IGNORECASE | re.MULTILINE)
 OK, TOO_MANY, CLOSE = b"HTTP/1.1 200", b"HTTP/1.1 429", b"\r\nconnection: close\r\n"
 
@@ -100,42 +102,24 @@ def open_loop(url: str, sent: Input, *, rate: float, seconds: float, deadline: f
     Raises:
         LoadProblem: there was no right answer at all.
     """
-    return uvloop.run(_open_loop(url, sent, rate, seconds, deadline))
-
-
-async def _open_loop(url: str, sent: Input, rate: float, seconds: float, deadline: float | None) -> Measurement:
     place = urlsplit(url)
     target = f"{place.path}?{place.query}" if place.query else place.path
     head = f"POST {target} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: {sent.content_type}\r\n"
     if deadline is not None:
         head += f"X-Request-Timeout: {deadline:g}\r\n"
     request = f"{head}Content-Length: {len(sent.body)}\r\n\r\n".encode() + sent.body
-    connections = _Connections(place.hostname or "127.0.0.1", place.port or 80)
-    latencies: list[float] = []
-    refusals: list[float] = []
-
-    last = 0.0
-
-    async def ask(due: float) -> None:
-        nonlocal last
-        with suppress(OSError):
-            answer = await connections.ask(request)
-            if answer.startswith((OK, TOO_MANY)):
-                (latencies if answer.startswith(OK) else refusals).append(time.perf_counter() - due)
-            last = time.perf_counter()
-
-    start = time.perf_counter()
     asked = round(rate * seconds)
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds + TIMEOUT), asyncio.TaskGroup() as group:
-            for number in range(asked):
-                due = start + number / rate
-                if (early := due - time.perf_counter()) > 0:
-                    await asyncio.sleep(early)
-                # the loop's clock of milliseconds may have ended the sleep too soon
-                group.create_task(ask(min(due, time.perf_counter())))
-    took = last - start
-    connections.close()
+    with _Crowd(place.hostname or "127.0.0.1", place.port or 80, request) as crowd:
+        start = time.perf_counter()
+        begun = 0
+        while (begun < asked or crowd.waiting) and (now := time.perf_counter()) < start + seconds + TIMEOUT:
+            due = min(asked, math.ceil((now - start) * rate))
+            for number in range(begun, min(due, begun + AT_ONCE)):
+                crowd.ask(start + number / rate)
+                begun = number + 1
+            crowd.hear(0 if begun < due else start + begun / rate - now if begun < asked else TIMEOUT)
+        took = crowd.last - start
+    latencies, refusals = crowd.latencies, crowd.refusals
     if not latencies:
         raise LoadProblem(f"{url} gave no right answer to {sent.name}.")
     p50, p99 = np.quantile(latencies, [0.5, 0.99]) * 1e3
@@ -144,72 +128,143 @@ async def _open_loop(url: str, sent: Input, rate: float, seconds: float, deadlin
     return Measurement(len(latencies) / took, float(p50), float(p99), failed, len(refusals), refused_p99)
 
 
-class _Connections:
-    """As many as are needed for all that is asked at once; each is used again."""
+class _Crowd:
+    """Clients that ask one request each, over as many connections as that takes; each connection is used again.
 
-    def __init__(self, host: str, port: int) -> None:
-        self._host = host
-        self._port = port
+    On bare sockets: an event loop's transports cost several times as much, which the servers would lack.
+
+    Attributes:
+        latencies: seconds from when a request was due to its right answer.
+        refusals: the same of those that were told to come back later.
+        waiting: clients that were not answered yet.
+        last: when the last answer came.
+    """
+
+    def __init__(self, host: str, port: int, request: bytes) -> None:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        self._family: int = found[0]
+        self._address: Any = found[4]
+        self._request = request
+        self._selector = selectors.DefaultSelector()
         self._idle: list[_Connection] = []
+        self.latencies: list[float] = []
+        self.refusals: list[float] = []
+        self.waiting = 0
+        self.last = time.perf_counter()
 
-    async def ask(self, request: bytes) -> bytes:
-        """A request → its answer. Raises OSError: there was none."""
-        connection = self._reusable()
-        if connection is None:
-            loop = asyncio.get_running_loop()
-            _, connection = await loop.create_connection(_Connection, self._host, self._port)
-        answer = await connection.ask(request)
-        if CLOSE in answer.lower():
-            connection.close()
-        self._idle.append(connection)
-        return answer
+    def __enter__(self) -> Self:
+        return self
 
-    def _reusable(self) -> "_Connection | None":
+    def __exit__(self, *_: object) -> None:
+        for key in list(self._selector.get_map().values()):
+            key.data.socket.close()
+        self._selector.close()
+
+    def ask(self, due: float) -> None:
+        """Send a request that was due then."""
+        self.waiting += 1
+        try:
+            connection = self._idle_one() or self._open()
+        except OSError:
+            self.waiting -= 1
+            return
+        connection.due, connection.received = due, b""
+        connection.unsent = memoryview(self._request)
+        if connection.is_open:
+            self._send(connection)
+
+    def _idle_one(self) -> "_Connection | None":
         while self._idle:
-            if not (connection := self._idle.pop()).is_closing():
+            connection = self._idle.pop()
+            if connection.socket.fileno() >= 0:
                 return connection
         return None
 
-    def close(self) -> None:
-        """Ask no more."""
-        for connection in self._idle:
-            connection.close()
+    def _open(self) -> "_Connection":
+        client = socket.socket(self._family, socket.SOCK_STREAM)
+        client.setblocking(False)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.connect_ex(self._address)
+        connection = _Connection(client)
+        self._selector.register(client, selectors.EVENT_READ | selectors.EVENT_WRITE, connection)
+        return connection
 
+    def hear(self, seconds: float) -> None:
+        """Take what was answered, and send on what did not fit, for so long at most."""
+        for key, events in self._selector.select(max(0, seconds)):
+            if events & selectors.EVENT_WRITE:
+                self._send(key.data)
+            if events & selectors.EVENT_READ:
+                self._receive(key.data)
 
-class _Connection(asyncio.Protocol):
-    """One that asks a request at a time. Streams cost several times as much, which the servers would lack."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._received = b""
-        self._answer: asyncio.Future[bytes] | None = None
-
-    def ask(self, request: bytes) -> asyncio.Future[bytes]:
-        """Send it → its answer. Raises OSError: the connection was closed instead."""
-        self._received = b""
-        self._answer = asyncio.get_running_loop().create_future()
-        self._transport.write(request)
-        return self._answer
-
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        head, end, body = self._received.partition(b"\r\n\r\n")
-        if not end or self._answer is None or self._answer.done():
+    def _send(self, connection: "_Connection") -> None:
+        try:
+            sent = connection.socket.send(connection.unsent)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._lost(connection)
             return
-        length = LENGTH.search(head)
-        if length is None:
-            self._answer.set_exception(ConnectionError("an answer of unknown length"))
-        elif len(body) >= int(length[1]):
-            self._answer.set_result(self._received)
+        connection.unsent = connection.unsent[sent:]
+        if bool(connection.unsent) == connection.is_open:
+            connection.is_open = not connection.unsent
+            more = 0 if connection.is_open else selectors.EVENT_WRITE
+            self._selector.modify(connection.socket, selectors.EVENT_READ | more, connection)
+            if connection.is_open and connection.due is None:  # it was answered before all was sent
+                self._idle.append(connection)
 
-    def connection_lost(self, error: Exception | None) -> None:
-        if self._answer and not self._answer.done():
-            self._answer.set_exception(error or ConnectionResetError("closed before its answer"))
+    def _receive(self, connection: "_Connection") -> None:
+        try:
+            data = connection.socket.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        connection.received += data
+        answer = connection.received
+        if not data or connection.due is None:
+            self._lost(connection)
+        elif _is_whole(answer):
+            self.last = time.perf_counter()
+            if answer.startswith((OK, TOO_MANY)):
+                (self.latencies if answer.startswith(OK) else self.refusals).append(self.last - connection.due)
+            if CLOSE in answer.lower():
+                self._lost(connection)
+            else:
+                connection.due = None
+                self.waiting -= 1
+                if connection.is_open:
+                    self._idle.append(connection)
 
-    def is_closing(self) -> bool:
-        """Whether nothing can be asked any more."""
-        return self._transport.is_closing()
+    def _lost(self, connection: "_Connection") -> None:
+        """It was closed, or says what nobody asked."""
+        if connection.socket.fileno() < 0:
+            return
+        self.waiting -= connection.due is not None
+        self._selector.unregister(connection.socket)
+        connection.socket.close()
 
-    def close(self) -> None:
-        """Ask no more."""
-        self._transport.close()
+
+@dataclass(slots=True)
+class _Connection:
+    """A connection on which one request at a time is asked.
+
+    Attributes:
+        socket: which does not block.
+        is_open: whether it can be written to, as far as is known.
+        unsent: of the request.
+        received: of the answer.
+        due: when the request should have been sent; None: none is waiting.
+    """
+
+    socket: socket.socket
+    is_open: bool = False
+    unsent: bytes | memoryview = b""
+    received: bytes = b""
+    due: float | None = None
+
+
+def _is_whole(answer: bytes) -> bool:
+    head, end, body = answer.partition(b"\r\n\r\n")
+    length = LENGTH.search(head) if end else None
+    return length is not None and len(body) >= int(length[1])
