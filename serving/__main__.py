@@ -1,6 +1,7 @@
 """`sightread serve`: the gateway, and a local model server behind it where no model server is named."""
 
 import errno
+import multiprocessing
 import os
 import resource
 import signal
@@ -158,13 +159,23 @@ class _Workers(Multiprocess):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
 
+    def run(self) -> None:
+        super().run()
+        self._listen_no_more()
+
     def _stop(self, number: int, _: FrameType | None) -> None:
         if self._is_asked_to_stop:
-            for worker in self.processes:
-                worker.process.kill()
+            self._listen_no_more()
+            for worker in multiprocessing.active_children():
+                worker.kill()
             raise KeyboardInterrupt
         self._is_asked_to_stop = True
         self.signal_queue.append(number)
+
+    def _listen_no_more(self) -> None:
+        """What is left to do is to clean up, which takes a moment."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
 
     def join_all(self) -> None:
         # the workers have it, too: when they take nobody any more, who comes then hears so at once

@@ -7,7 +7,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
-from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +96,7 @@ class Model:
         self._statuses: list[VersionStatus] = []
         self._trouble: str | None = "the model server has not been asked yet"
         self._labels: dict[str, Resolution] = {}
-        self._resolving: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._resolving: dict[str, asyncio.Task[Resolution]] = {}
         self._stable: int | None = None
         self._patient_until: float | None = None
         self._looking = asyncio.Lock()
@@ -195,29 +194,32 @@ class Model:
         raise Unavailable(f"{self.name} is not ready: {self.trouble}.", retry_after=1)
 
     async def _resolve(self, label: str) -> Resolution:
-        """What a label names. Of those who ask for one at once, one asks the server."""
-        now = asyncio.get_running_loop().time
-        async with self._resolving.setdefault(label, asyncio.Lock()):
-            known = self._labels.get(label)
-            if known is None or known.until <= now():
-                if self.current is None:
-                    self._unavailable()
-                looks = self._looks
-                version = await self._ask_for_label(label, known)
-                if len(self._labels) >= MAX_LABELS:
-                    self._labels.clear()
-                known = self._labels[label] = Resolution(version, now() + self._settings.poll_seconds, looks)
-        return known
+        """What a label names. Those who ask for one at once share a question to the server, and its failure, too."""
+        known = self._labels.get(label)
+        if known is not None and known.until > asyncio.get_running_loop().time():
+            return known
+        if self.current is None:
+            self._unavailable()
+        asking = self._resolving.get(label)
+        if asking is None:
+            asking = self._resolving[label] = asyncio.create_task(self._ask_for_label(label, known))
+            asking.add_done_callback(lambda _: self._resolving.pop(label))
+        return await asyncio.shield(asking)
 
-    async def _ask_for_label(self, label: str, known: Resolution | None) -> int | None:
+    async def _ask_for_label(self, label: str, known: Resolution | None) -> Resolution:
         try:
-            return await self._server.labelled(self.name, label, timeout=STATUS_SECONDS)
+            version: int | None = await self._server.labelled(self.name, label, timeout=STATUS_SECONDS)
         except (Refused, UnknownVersion):
-            return None
+            version = None
         except Problem:  # says nothing of the label: what it named goes on answering
-            if known is None:
+            if known is None or known.version is None:
                 raise
-            return known.version
+            version = known.version
+        until = asyncio.get_running_loop().time() + self._settings.poll_seconds
+        if len(self._labels) >= MAX_LABELS:
+            self._labels.clear()
+        self._labels[label] = Resolution(version, until, self._looks)
+        return self._labels[label]
 
     async def follow(self) -> NoReturn:
         """Look for new and vanished versions, for ever."""

@@ -262,7 +262,8 @@ class LimitedConnection(HttpToolsProtocol):
             self._start_asgi_task(*self.pipeline.pop())
         else:
             self.flow.resume_reading()
-            self._alarms.set(self.timeout_keep_alive_handler, self.loop.time() + self.timeout_keep_alive)
+            if not self._in_headers:  # the next request has not begun
+                self._alarms.set(self.timeout_keep_alive_handler, self.loop.time() + self.timeout_keep_alive)
         if self._rest and len(self.pipeline) < MOST_PIPELINED:
             rest, self._rest = self._rest, b""
             self.data_received(rest)

@@ -192,6 +192,19 @@ def test_a_connection_whose_refused_body_came_whole_is_kept(start_gateway: Start
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
+def test_a_request_that_began_before_the_last_answer_is_not_cut_off(start_gateway: Start) -> None:
+    service = start_gateway("--model-server", "127.0.0.1:1", "--idle-seconds", "1")
+    body = b'{"text": "x"}'
+    head = f"POST /classify-text HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with connect(service) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" + head[:9])
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(head[9:])
+        time.sleep(1.5)
+        connection.sendall(body)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 503 ")  # there is no model server: but an answer
+
+
 def test_a_crowd_of_idle_connections_keeps_nobody_out(strict: Service) -> None:
     with ExitStack() as stack:
         held = [stack.enter_context(connect(strict)) for _ in range(60)]

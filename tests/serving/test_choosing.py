@@ -70,6 +70,18 @@ def test_a_crowd_that_asks_for_a_label_has_the_server_asked_once() -> None:
     with_model(use)
 
 
+def test_a_crowd_whose_question_fails_is_told_so_at_once() -> None:
+    async def use(model: Model, server: Server) -> None:
+        server.is_reachable = False
+        answers = await asyncio.gather(*(model.choose(label="canary") for _ in range(50)), return_exceptions=True)
+        assert {type(answer) for answer in answers} == {Unavailable}
+        assert server.resolutions == 1
+        server.is_reachable = True
+        assert (await model.choose(label="canary")).number == 1
+
+    with_model(use)
+
+
 def test_a_crowd_that_asks_for_a_version_that_is_not_proven_waits_for_one_look() -> None:
     async def use(model: Model, server: Server) -> None:
         before = server.looks
