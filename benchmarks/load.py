@@ -117,7 +117,7 @@ def open_loop(url: str, sent: Input, *, rate: float, seconds: float, deadline: f
             for number in range(begun, min(due, begun + AT_ONCE)):
                 crowd.ask(start + number / rate)
                 begun = number + 1
-            crowd.hear(0 if begun < due else start + begun / rate - now if begun < asked else TIMEOUT)
+            crowd.hear(start + begun / rate - now if begun < asked else TIMEOUT)
         took = crowd.last - start
     latencies, refusals = crowd.latencies, crowd.refusals
     if not latencies:
@@ -190,7 +190,7 @@ class _Crowd:
         return connection
 
     def hear(self, seconds: float) -> None:
-        """Take what was answered, and send on what did not fit, for so long at most."""
+        """Take what was answered, and send on what did not fit; wait for it so long at most, if at all."""
         for key, events in self._selector.select(max(0, seconds)):
             if events & selectors.EVENT_WRITE:
                 self._send(key.data)

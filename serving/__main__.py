@@ -161,18 +161,18 @@ class _Workers(Multiprocess):
 
     def run(self) -> None:
         super().run()
-        self._listen_no_more()
+        self._ignore_signals()
 
     def _stop(self, number: int, _: FrameType | None) -> None:
         if self._is_asked_to_stop:
-            self._listen_no_more()
+            self._ignore_signals()
             for worker in multiprocessing.active_children():
                 worker.kill()
             raise KeyboardInterrupt
         self._is_asked_to_stop = True
         self.signal_queue.append(number)
 
-    def _listen_no_more(self) -> None:
+    def _ignore_signals(self) -> None:
         """What is left to do is to clean up, which takes a moment."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)

@@ -183,6 +183,15 @@ async def ok(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.body", "body": b"ok"})
 
 
+async def serving(config: uvicorn.Config, listener: socket.socket) -> uvicorn.Server:
+    """A server that has started, without its own way of ending."""
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup(sockets=[listener])
+    return server
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """A while, at most, until it holds."""
     async with asyncio.timeout(30):
@@ -200,12 +209,8 @@ def test_only_open_connections_are_waited_for_and_only_while_they_ask_nothing() 
         await ok(scope, receive, send)
 
     async def scenario() -> None:
-        config = uvicorn.Config(patient, http=connection, lifespan="off")
-        config.load()
-        server = uvicorn.Server(config)
-        server.lifespan = config.lifespan_class(config)
         with listening() as listener, ExitStack() as stack:
-            await server.startup(sockets=[listener])
+            server = await serving(uvicorn.Config(patient, http=connection, lifespan="off"), listener)
             silent, leaving, asking = (come(listener, stack) for _ in range(3))
             await until(lambda: len(waited_for) == 3)
             for client in (leaving, asking):
@@ -230,11 +235,8 @@ def test_who_is_taken_when_the_server_is_asked_to_stop_is_answered_once_and_hold
 
     async def scenario() -> None:
         config = uvicorn.Config(ok, http=limited_connection(Settings()), lifespan="off", timeout_graceful_shutdown=60)
-        config.load()
-        server = uvicorn.Server(config)
-        server.lifespan = config.lifespan_class(config)
         with listening() as listener, ExitStack() as stack:
-            await server.startup(sockets=[listener])
+            server = await serving(config, listener)
             client = come(listener, stack)
             # in one turn of the loop: it is taken, and the server begins to stop
             server.servers[0]._take()  # type: ignore[attr-defined]  # noqa: SLF001
