@@ -12,9 +12,10 @@ from serving.explanation import overlay
 from serving.metrics import Metrics
 from serving.preprocessing import Preprocessor
 from serving.problems import BadRequest, Overloaded, Problem, TooLarge, Unavailable, UnknownVersion
+from serving.proving import Version
 from serving.traffic import Traffic
 from serving.turns import Turns
-from serving.versions import Model, Version
+from serving.versions import Model
 
 if TYPE_CHECKING:  # OpenTelemetry is an extra
     from serving.spans import Spans

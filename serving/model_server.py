@@ -63,6 +63,8 @@ MERGED = "padding is turned off"
 ATTEMPTS = 3
 MOMENT = 0.02
 """Seconds in which a channel learns that a connection of its has broken: asked at once, it may take the same again."""
+STATUS_SECONDS = 5.0
+"""For which a question about versions may go unanswered."""
 
 
 class Refused(Exception):

@@ -9,8 +9,9 @@ from typing import Any
 
 from serving.metrics import Metrics
 from serving.problems import Problem
+from serving.proving import Version
 from serving.settings import Settings
-from serving.versions import Model, Version
+from serving.versions import Model
 
 logger = logging.getLogger("sightread.traffic")
 

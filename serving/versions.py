@@ -2,26 +2,18 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import ValidationError
-
-from serving.batching import Batcher, Row
-from serving.contract import Contract
-from serving.drift import Drift
-from serving.explanation import Explanation
-from serving.golden import Unproven, compare_golden_answers, compare_golden_explanation, prepare_golden_examples
+from serving.golden import Unproven
+from serving.labels import Labels
 from serving.metrics import Metrics
-from serving.model_server import MOMENT, ModelServer, Refused, VersionStatus
-from serving.preprocessing import Preprocessor, preprocessor_for
+from serving.model_server import MOMENT, STATUS_SECONDS, ModelServer, Refused, VersionStatus
 from serving.problems import DeadlineExceeded, Overloaded, Problem, Unavailable, UnknownVersion
-from serving.ranking import Ranking, rank
+from serving.proving import Prover, Version
 from serving.settings import Settings
 
 if TYPE_CHECKING:  # OpenTelemetry is an extra
@@ -29,46 +21,14 @@ if TYPE_CHECKING:  # OpenTelemetry is an extra
 
 logger = logging.getLogger("sightread.versions")
 
-PROOF_SECONDS = 60.0
-"""A version's very first call may compile, or wait for a GPU."""
-STATUS_SECONDS = 5.0
 EAGER_POLL_SECONDS = 0.1
 """Between two looks while no version is proven: the first one should not wait for a whole poll."""
 PATIENCE_SECONDS = 15.0
 """For which a start waits for a newer version that still loads, while an older one could answer."""
 STABLE = "stable"
 """The label of the version that answers when a request names none."""
-MAX_EXPLAINED_AT_ONCE = 4
-"""Rows in one call for explanations. Each costs about as much as a hundred classifications, whatever its company: a
-larger batch would only make the first wait for the last."""
-MAX_LABELS = 64
-"""Labels are what clients say; only so many resolutions are remembered."""
-
-
-@dataclass(frozen=True)
-class Resolution:
-    """What a label was found to name."""
-
-    version: int | None
-    """None: nothing."""
-    until: float
-    """When it is asked for anew, by the event loop's clock."""
-    looks: int
-    """Looks for versions that had begun before."""
-
-
-@dataclass(frozen=True)
-class Version:
-    """A version that proved itself: everything that a request needs to be answered by it."""
-
-    number: int
-    contract: Contract
-    preprocessor: Preprocessor
-    batcher: Batcher[Ranking]
-    explainer: Batcher[Explanation] | None
-    """None: its contract names no signature for it."""
-    told: bytes
-    """Its contract as the server told it: another one under the same number is another version."""
+MAX_REASON = 500
+"""Characters of why a version was refused."""
 
 
 class Model:
@@ -89,18 +49,18 @@ class Model:
         self._server = server
         self._settings = settings
         self._metrics = metrics
-        self._spans = spans
+        self._prover = Prover(name, kind, server=server, settings=settings, metrics=metrics, spans=spans)
         self._proven: dict[int, Version] = {}
         self._refused: dict[int, str] = {}
         self._delayed: dict[int, str] = {}
         self._statuses: list[VersionStatus] = []
         self._trouble: str | None = "the model server has not been asked yet"
-        self._labels: dict[str, Resolution] = {}
-        self._resolving: dict[str, asyncio.Task[Resolution]] = {}
+        self._labels = Labels(name, server=server, patience=settings.poll_seconds)
         self._stable: int | None = None
         self._patient_until: float | None = None
         self._looking = asyncio.Lock()
-        self._looks = 0
+        self._look_began = -math.inf
+        """By the clock of `perf_counter`."""
 
     @property
     def current(self) -> Version | None:
@@ -162,14 +122,16 @@ class Model:
             Unavailable: none is ready.
         """
         if label is not None:
+            if self.current is None:
+                self._unavailable()
             if anew:
-                self._labels.pop(label, None)
-            resolution = await self._resolve(label)
-            version = resolution.version
+                self._labels.forget(label)
+            named = await self._labels.resolve(label)
+            version = named.version
             if version is None:
                 raise UnknownVersion(f"No version of {self.name} carries the label {label!r}.")
             if version not in self._proven and version not in self._refused:
-                await self._look_once_after(resolution.looks)  # the label was quicker than the poll
+                await self._look_once_after(named.at)  # the label was quicker than the poll
         if version is None:
             return self.current or self._unavailable()
         if version in self._proven:
@@ -184,42 +146,16 @@ class Model:
 
     async def labelled(self, label: str) -> Version | None:
         """The proven version that carries a label, or None. Nobody waits for one that is still to prove itself."""
+        if self.current is None:
+            return None  # a server that is gone would only be waited for
         try:
-            version = (await self._resolve(label)).version
+            version = (await self._labels.resolve(label)).version
         except Problem:
             return None
         return None if version is None else self._proven.get(version)
 
     def _unavailable(self) -> NoReturn:
         raise Unavailable(f"{self.name} is not ready: {self.trouble}.", retry_after=1)
-
-    async def _resolve(self, label: str) -> Resolution:
-        """What a label names. Those who ask for one at once share a question to the server, and its failure, too."""
-        known = self._labels.get(label)
-        if known is not None and known.until > asyncio.get_running_loop().time():
-            return known
-        if self.current is None:
-            self._unavailable()
-        asking = self._resolving.get(label)
-        if asking is None:
-            asking = self._resolving[label] = asyncio.create_task(self._ask_for_label(label, known))
-            asking.add_done_callback(lambda _: self._resolving.pop(label))
-        return await asyncio.shield(asking)
-
-    async def _ask_for_label(self, label: str, known: Resolution | None) -> Resolution:
-        try:
-            version: int | None = await self._server.labelled(self.name, label, timeout=STATUS_SECONDS)
-        except (Refused, UnknownVersion):
-            version = None
-        except Problem:  # says nothing of the label: what it named goes on answering
-            if known is None or known.version is None:
-                raise
-            version = known.version
-        until = asyncio.get_running_loop().time() + self._settings.poll_seconds
-        if len(self._labels) >= MAX_LABELS:
-            self._labels.clear()
-        self._labels[label] = Resolution(version, until, self._looks)
-        return self._labels[label]
 
     async def follow(self) -> NoReturn:
         """Look for new and vanished versions, for ever."""
@@ -235,10 +171,10 @@ class Model:
         async with self._looking:
             await self._look()
 
-    async def _look_once_after(self, looks: int) -> None:
-        """Look, unless a look began after so many: those who wait for the same answer share one."""
+    async def _look_once_after(self, moment: float) -> None:
+        """Look, unless a look has begun since: those who wait for the same answer share one."""
         async with self._looking:
-            if self._looks == looks:
+            if self._look_began <= moment:
                 await self._look()
 
     async def replace(self, gone: Version) -> Version:
@@ -253,7 +189,7 @@ class Model:
         return self.current or self._unavailable()
 
     async def _look(self) -> None:
-        self._looks += 1
+        self._look_began = perf_counter()
         try:
             self._statuses = await self._ask()
         except UnknownVersion:
@@ -345,21 +281,21 @@ class Model:
             if self._proven.pop(number, None):
                 self._metrics.version_proven(self.name, number).set(0)
                 logger.info("%s: version %d takes no more traffic: the server no longer has it", self.name, number)
-            self._labels.clear()
+            self._labels.forget_all()
 
     async def _admit(self, number: int) -> None:
         """Let a version take traffic if it proves itself."""
         start = perf_counter()
         try:
             with self._metrics.stage_seconds(self.name, "prove").time():
-                version = await self._prove(number)
+                version = await self._prover.prove(number)
         except (Unavailable, Overloaded, DeadlineExceeded, UnknownVersion) as problem:
             # says nothing of the version: the next look tries again
             if self._delayed.get(number) != problem.detail:
                 logger.warning("%s: version %d could not be proven yet: %s", self.name, number, problem.detail)
             self._delayed[number] = problem.detail
         except (Unproven, Refused, ValueError) as error:
-            self._refused[number] = _one_line(error)
+            self._refused[number] = " ".join(str(error).split())[:MAX_REASON]
             self._delayed.pop(number, None)
             self._metrics.proof_failures(self.name, number).inc()
             self._metrics.version_proven(self.name, number).set(0)
@@ -375,110 +311,3 @@ class Model:
                 len(version.contract.golden.examples),
                 perf_counter() - start,
             )
-
-    async def _prove(self, number: int) -> Version:
-        told = await self._server.contract(self.name, number, timeout=PROOF_SECONDS)
-        # a contract with a tokenizer takes a tenth of a second to read
-        contract, preprocessor, rows = await asyncio.to_thread(self._prepare, told)
-
-        async def predict(
-            rows: Sequence[Row],
-            timeout: float,  # noqa: ASYNC109  # gRPC's own deadline
-            traceparent: str | None = None,
-        ) -> NDArray[np.float32]:
-            answers = await self._server.predict(
-                self.name,
-                number,
-                preprocessor.collate(rows),
-                input_name=contract.input.name,
-                output_name=contract.output.name,
-                timeout=timeout,
-                traceparent=traceparent,
-            )
-            if answers.shape[1] != len(contract.labels):
-                raise Refused(f"it gives {answers.shape[1]} probabilities for {len(contract.labels)} labels")
-            return answers
-
-        def tell_drift(of: str, distance: float) -> None:
-            self._metrics.drift(self.name, number, of).set(distance)
-
-        drift = Drift(contract, tell_drift, self._metrics.unwritten)
-
-        async def answer(rows: Sequence[Row], timeout: float, traceparent: str | None) -> list[Ranking]:  # noqa: ASYNC109
-            probabilities = await predict(rows, timeout, traceparent)
-            drift.see_later(rows, probabilities)
-            return rank(probabilities)
-
-        batcher = Batcher(
-            answer,
-            model=self.name,
-            max_batch_size=self._settings.max_batch_size,
-            max_queue=self._settings.max_queue,
-            metrics=self._metrics,
-            spans=self._spans,
-        )
-        size = self._settings.max_batch_size
-        # the largest batch that traffic will make: the server may take fewer rows than we were told
-        full = [rows[at % len(rows)] for at in range(max(size, len(rows)))]
-        answers = [await predict(full[at : at + size], PROOF_SECONDS) for at in range(0, len(full), size)]
-        compare_golden_answers(contract, np.concatenate(answers)[: len(rows)])
-        explainer = await self._prove_explanations(number, contract, preprocessor, rows)
-
-        return Version(number, contract, preprocessor, batcher, explainer, told)
-
-    def _prepare(self, told: bytes) -> tuple[Contract, Preprocessor, list[Row]]:
-        """A contract, its preprocessor, and its golden examples as rows."""
-        contract = Contract.model_validate_json(told)
-        if contract.kind != self.kind:
-            raise Unproven(f"it is of kind {contract.kind!r}, and {self.name} is served as {self.kind!r}")
-        preprocessor = preprocessor_for(
-            contract.input,
-            max_pixels=self._settings.max_pixels,
-            max_characters=self._settings.max_text_characters,
-        )
-        return contract, preprocessor, prepare_golden_examples(contract, preprocessor)
-
-    async def _prove_explanations(
-        self, number: int, contract: Contract, preprocessor: Preprocessor, rows: Sequence[Row]
-    ) -> Batcher[Explanation] | None:
-        signature = contract.explain
-        if signature is None:
-            return None
-
-        async def explain(
-            rows: Sequence[Row],
-            timeout: float,  # noqa: ASYNC109  # gRPC's own deadline
-            traceparent: str | None = None,
-        ) -> list[Explanation]:
-            explanations = await self._server.explain(
-                self.name,
-                number,
-                preprocessor.collate(rows),
-                signature=signature,
-                input_name=contract.input.name,
-                timeout=timeout,
-                traceparent=traceparent,
-            )
-            if not all(0 <= explanation.label < len(contract.labels) for explanation in explanations):
-                raise Refused(f"it explains another label than its {len(contract.labels)}")
-            return explanations
-
-        compare_golden_explanation(contract, *await explain(rows[:1], PROOF_SECONDS))
-        return Batcher(
-            explain,
-            model=self.name,
-            stage="explain",
-            max_batch_size=min(MAX_EXPLAINED_AT_ONCE, self._settings.max_batch_size),
-            max_queue=self._settings.max_queue,
-            # the model server's other hands stay free for plain classifications
-            max_in_flight=1,
-            metrics=self._metrics,
-            spans=self._spans,
-        )
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        faults = [f"{'.'.join(map(str, fault['loc'])) or 'it'}: {fault['msg']}" for fault in error.errors()[:3]]
-        return f"its contract is not one of schema 1 ({'; '.join(faults)})"
-    return " ".join(str(error).split())[:500]
