@@ -129,6 +129,8 @@ def _serve(options: argparse.Namespace, stop: Event) -> None:
     address = _listen(server, options.address)
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # TensorFlow looks where Keras is and thereby imports it, which takes long, for nothing; the old one is not there
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     # TensorFlow takes seconds to import: what can go wrong without it has gone wrong by now.
     from .repository import Repository  # noqa: PLC0415
     from .service import Service  # noqa: PLC0415
