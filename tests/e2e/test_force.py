@@ -1,8 +1,12 @@
 """Mutated requests and mixed traffic, bounded: `python -m fuzz.requests` and `python -m fuzz.soak` go on for longer."""
 
+import pytest
+
 from fuzz.requests import run
 from fuzz.soak import soak, verdict
 from tests.e2e.processes import Service
+
+pytestmark = pytest.mark.slow
 
 
 def test_of_ten_thousand_mutated_requests_none_gets_a_5xx_and_no_good_one_suffers(service: Service) -> None:

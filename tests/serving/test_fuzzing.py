@@ -7,6 +7,7 @@ import sys
 import pytest
 
 pytest.importorskip("atheris", reason="it is there for Linux only")
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("kind", ["images", "texts"])

@@ -50,6 +50,7 @@ def test_the_seeds_network_is_the_one_that_was_asked_for() -> None:
     assert [layer.filters for layer in network.layers if isinstance(layer, layers.Conv2D)] == [32, 64, 64]
 
 
+@pytest.mark.slow
 def test_the_job_publishes_a_version_that_knows_its_data(done: Path) -> None:
     with Session(done / "models" / "cnn" / "1") as session:
         contract = session.contract()
@@ -63,6 +64,7 @@ def test_the_job_publishes_a_version_that_knows_its_data(done: Path) -> None:
     assert 12 <= len(contract.golden.examples) <= 16
 
 
+@pytest.mark.slow
 def test_the_run_leaves_a_report_beside_and_no_checkpoint(done: Path) -> None:
     # a folder of mistakes is there where mistakes were made
     assert {path.name for path in (done / "runs").iterdir()} - {"mistakes"} == {
@@ -86,17 +88,20 @@ def test_the_run_leaves_a_report_beside_and_no_checkpoint(done: Path) -> None:
     assert contract.provenance.history["val_accuracy"] == pytest.approx(history["val_accuracy"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_epochs_can_be_watched_in_tensorboard(done: Path) -> None:
     accumulator = EventAccumulator(str(done / "runs" / "logs" / "validation"))
     accumulator.Reload()
     assert [event.step for event in accumulator.Tensors("epoch_accuracy")] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_the_exported_weights_are_stored_once_and_without_an_optimizers(done: Path) -> None:
     variables = done / "models" / "cnn" / "1" / "variables" / "variables.data-00000-of-00001"
     assert 951_504 * 4 <= variables.stat().st_size < 951_504 * 4 * 1.1
 
 
+@pytest.mark.slow
 def test_the_contracts_accuracy_is_what_the_exported_graph_reaches(done: Path, cifar_folder: Path) -> None:
     test = cifar10.read(cifar_folder, name="", validation=0.2, seed=1).test
     with Session(done / "models" / "cnn" / "1") as session:

@@ -40,6 +40,7 @@ def _train(*flags: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_three_sentences_become_a_version_by_one_command(tmp_path: Path) -> None:
     done = _train(*TOY, folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -121,6 +122,7 @@ def test_a_repository_that_cannot_be_written_exits_with_1_before_training(
     assert said.out == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "terminated"]
 )
