@@ -47,6 +47,11 @@ CHANNEL_OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # a connection whose other end is gone without a word is given up, and its calls go elsewhere; the last of the three
+    # is what later versions of gRPC take for the second
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
 )
 WIRE_DTYPES = {np.dtype(np.uint8): DT_UINT8, np.dtype(np.int32): DT_INT32}
 VALUES: dict[int, tuple[np.dtype[Any], str]] = {
