@@ -75,6 +75,16 @@ class _Waiting(Generic[Answer]):
     span: "Span | None" = None
 
 
+@dataclass(frozen=True)
+class _Sent:
+    """A call that is under way."""
+
+    since: float
+    """By the clock of `perf_counter`."""
+    overdue: float
+    """When it has taken too long, by the event loop's clock."""
+
+
 class Batcher(Generic[Answer]):
     """The queue before one signature of one version of one model.
 
@@ -114,8 +124,7 @@ class Batcher(Generic[Answer]):
         self._waiting = 0
         self._pace = Pace()
         self._costs: defaultdict[int, CallCost] = defaultdict(CallCost)
-        self._in_flight: dict[asyncio.Task[None], float] = {}
-        """Each with when it is overdue."""
+        self._in_flight: dict[asyncio.Task[None], _Sent] = {}
         self._rows_in_flight = 0
         self._company = 0
         self._company_until = 0.0
@@ -127,24 +136,27 @@ class Batcher(Generic[Answer]):
         """Rows that wait or are under way."""
         return self._waiting + self._rows_in_flight
 
-    async def submit(self, row: Row, *, deadline: float, ahead: int = 0, stages: Stages | None = None) -> Answer:
+    async def submit(
+        self, row: Row, *, deadline: float, ahead: int | None = None, stages: Stages | None = None
+    ) -> Answer:
         """One row → its answer.
 
         Args:
             row: as the preprocessor prepared it.
             deadline: by the event loop's clock; the caller gives up then, and so does the call to the model server.
-            ahead: rows of others that may come before; a request is never refused for its own.
+            ahead: rows of others that may come before, a request is never refused for its own; None: all that wait.
             stages: where it is noted how long the row waited, and how long its call took.
 
         Raises:
             Overloaded: the queue is full, or too long for the deadline.
             Problem: what the call to the model server raised.
         """
-        if self._waiting >= self._max_queue:
+        others = self._waiting if ahead is None else min(ahead, self._waiting)
+        if others >= self._max_queue:
             raise self._overloaded()
         if sum(map(len, self._queues.values())) >= 2 * self._max_queue:
             self._forget_those_who_gave_up()
-        self.check(deadline, ahead=ahead)
+        self.check(deadline, ahead=ahead or 0)
         loop = asyncio.get_running_loop()
         waiting: _Waiting[Answer] = _Waiting(row, deadline, loop.create_future(), {} if stages is None else stages)
         if self._spans is not None:
@@ -216,7 +228,9 @@ class Batcher(Generic[Answer]):
                 return
             if batch := self._next_batch(likeness, now):
                 task = asyncio.create_task(self._run(batch, likeness))
-                self._in_flight[task] = now + OVERDUE * self._costs[likeness].foretell(len(batch))
+                self._in_flight[task] = _Sent(
+                    perf_counter(), now + OVERDUE * self._costs[likeness].foretell(len(batch))
+                )
                 self._rows_in_flight += len(batch)
                 task.add_done_callback(partial(self._landed, likeness, len(batch)))
 
@@ -228,17 +242,21 @@ class Batcher(Generic[Answer]):
     def _not_before(self, likeness: int) -> float:
         """When a call for these goes out if nobody else comes, by the event loop's clock."""
         queue = islice(self._queues[likeness], self._max_batch_size)
-        deadlines = [waiting.deadline for waiting in queue if not waiting.answer.done()]
-        rows = len(deadlines)
+        batch = [waiting for waiting in queue if not waiting.answer.done()]
+        rows = len(batch)
         cost = self._costs[likeness]
         if not rows or rows == self._max_batch_size:
             return 0.0
         if self._in_flight:
-            until = 0.0 if rows * cost.per_row >= cost.fixed else max(self._in_flight.values())
+            sent = self._in_flight.values()
+            # nobody is overtaken twice: where others never stop coming, that would go on for ever
+            is_overtaken = all(call.since > batch[0].since for call in sent)
+            is_worth_it = rows * cost.per_row >= cost.fixed
+            until = 0.0 if is_worth_it or is_overtaken else max(call.overdue for call in sent)
         else:
             until = 0.0 if self._waiting >= self._company else self._company_until
         # nobody waits for company until it is too late
-        return min(until, min(deadlines) - HEADROOM * cost.foretell(rows))
+        return min(until, min(waiting.deadline for waiting in batch) - HEADROOM * cost.foretell(rows))
 
     def _next_batch(self, likeness: int, now: float) -> list[_Waiting[Answer]]:
         """Those who are alike and have waited longest. Empty: all of them gave up."""

@@ -119,6 +119,16 @@ def test_beyond_the_queue_a_row_is_refused_and_the_waiting_ones_are_answered() -
     asyncio.run(scenario())
 
 
+def test_a_request_is_not_refused_for_rows_of_its_own() -> None:
+    async def scenario() -> None:
+        server = Server()
+        queue = batcher(server, max_batch_size=2, max_queue=3)
+        own = await asyncio.gather(*(queue.submit(row(value), deadline=FAR, ahead=0) for value in range(20)))
+        assert [int(answer[0]) for answer in own] == list(range(20))
+
+    asyncio.run(scenario())
+
+
 def test_a_row_whose_deadline_passed_or_whose_client_left_is_not_sent() -> None:
     async def scenario() -> None:
         server = Server()
@@ -404,6 +414,44 @@ def test_where_rows_are_the_cost_calls_go_out_beside_each_other() -> None:
         server = Timed(fixed=0.0, per_row=0.02)
         await ask_again_and_again(server.batcher(), clients=8, rounds=15)
         assert server.at_once.count(MAX_IN_FLIGHT) > len(server.at_once) / 2
+
+    asyncio.run(scenario())
+
+
+def test_texts_of_another_length_overtake_one_that_waits_but_not_for_ever() -> None:
+    async def scenario() -> None:
+        calls: list[int] = []
+
+        async def predict(rows: Sequence[Row], timeout: float, traceparent: str | None) -> NDArray[np.float32]:  # noqa: ASYNC109
+            del timeout, traceparent
+            calls.append(len(rows[0]))
+            await asyncio.sleep(0.01 + 1e-6 * len(rows) * len(rows[0]))
+            return np.zeros((len(rows), 1), np.float32)
+
+        queue = Batcher(predict, model="m", max_batch_size=16, max_queue=1000, metrics=Metrics())
+        short, long = np.ones(16, np.int32), np.ones(200, np.int32)
+
+        async def ask_together(text: Row, count: int) -> None:
+            await asyncio.gather(*(queue.submit(text, deadline=FAR) for _ in range(count)))
+
+        for count in (1, 2, 4, 8, 1, 2, 4, 8):  # now it is known what a call costs by itself
+            await ask_together(short, count)
+            await ask_together(long, count)
+
+        async def go_on_asking() -> None:
+            while True:
+                await queue.submit(long, deadline=FAR)
+
+        crowd = [asyncio.create_task(go_on_asking()) for _ in range(48)]
+        await asyncio.sleep(0.1)
+        for _ in range(3):
+            before = len(calls)
+            await queue.submit(short, deadline=FAR)
+            since = calls[before:]
+            assert since.index(16) <= 2 * MAX_IN_FLIGHT
+        for client in crowd:
+            client.cancel()
+        await asyncio.gather(*crowd, return_exceptions=True)
 
     asyncio.run(scenario())
 
