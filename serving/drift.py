@@ -68,6 +68,12 @@ class Drift(Counted):
             for name, recent in self._recent.items():
                 self._tell(name, distance(recent, self._references[name]))
 
+    def end(self) -> None:
+        """The version is gone: what was told of it last is true of nothing any more."""
+        for name in self._references if self._seen >= ENOUGH else ():
+            self._tell(name, 0.0)
+        self._recent = {}  # what still comes is of no interest
+
     def _counted(
         self, name: str, bins: int, rows: Sequence[NDArray[Any]], probabilities: NDArray[np.float32]
     ) -> NDArray[Any]:

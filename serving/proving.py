@@ -40,6 +40,7 @@ class Version:
     batcher: Batcher[Ranking]
     explainer: Batcher[Explanation] | None
     """None: its contract names no signature for it."""
+    drift: Drift
     told: bytes
     """Its contract as the server told it: another one under the same number is another version."""
 
@@ -128,7 +129,7 @@ class Prover:
         compare_golden_answers(contract, np.concatenate(answers)[: len(rows)])
         explainer = await self._prove_explanations(number, contract, preprocessor, rows)
 
-        return Version(number, contract, preprocessor, batcher, explainer, told)
+        return Version(number, contract, preprocessor, batcher, explainer, drift, told)
 
     def _prepare(self, told: bytes) -> tuple[Contract, Preprocessor, list[Row]]:
         """A contract, its preprocessor, and its golden examples as rows."""

@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     poll_seconds: PositiveFloat = 1.0
     """How often the model server is asked for new and vanished versions."""
 
-    deadline_seconds: PositiveFloat = 10.0
+    deadline_seconds: float = Field(default=10.0, gt=0, le=86_400)
     """Time that a request may take, from its headers to its answer; X-Request-Timeout may shorten it."""
     not_ready_seconds: NonNegativeFloat = 1.0
     """Time from SIGTERM, at which /readyz says no, until no connection is taken any more."""
@@ -163,9 +163,15 @@ class Settings(BaseSettings):
     @field_validator("rate_limit")
     @classmethod
     def _is_a_rate(cls, rate: str) -> str:
-        if rate:
-            limits.parse(rate)
+        if rate and len(limits.parse_many(rate)) > 1:
+            raise ValueError("it takes one rate")
         return rate
+
+    @model_validator(mode="after")
+    def _has_two_models(self) -> Self:
+        if self.image_model and self.image_model == self.text_model:
+            raise ValueError("image_model and text_model are two models: leave one of them empty, or name another")
+        return self
 
     @model_validator(mode="after")
     def _has_what_tls_needs(self) -> Self:

@@ -60,7 +60,7 @@ class Model:
         self._patient_until: float | None = None
         self._looking = asyncio.Lock()
         self._look_began = -math.inf
-        """By the clock of `perf_counter`."""
+        """The last one that came to its end, by the clock of `perf_counter`."""
 
     @property
     def current(self) -> Version | None:
@@ -189,7 +189,12 @@ class Model:
         return self.current or self._unavailable()
 
     async def _look(self) -> None:
-        self._look_began = perf_counter()
+        began = perf_counter()
+        await self._compare()
+        self._look_began = began  # one that was broken off has told nobody anything
+
+    async def _compare(self) -> None:
+        """Compare what the server has with what is known here."""
         try:
             self._statuses = await self._ask()
         except UnknownVersion:
@@ -278,7 +283,8 @@ class Model:
     def _forget(self, numbers: Sequence[int]) -> None:
         for number in numbers:
             self._refused.pop(number, None)
-            if self._proven.pop(number, None):
+            if gone := self._proven.pop(number, None):
+                gone.drift.end()
                 self._metrics.version_proven(self.name, number).set(0)
                 logger.info("%s: version %d takes no more traffic: the server no longer has it", self.name, number)
             self._labels.forget_all()

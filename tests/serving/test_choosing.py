@@ -19,12 +19,14 @@ CNN = Path(__file__).resolve().parents[2] / "models" / "cnn" / "1"
 
 
 class Server:
-    """Has version 1, which proves itself, and version 2, whose contract cannot be had yet."""
+    """Has version 1, which proves itself, and version 2, whose contract cannot be had before it is new."""
 
     def __init__(self) -> None:
         self.looks = 0
         self.resolutions = 0
         self.is_reachable = True
+        self.has_new = False
+        self.is_proving = asyncio.Event()
         self._contract = contract(CNN)
 
     async def versions(self, *_: Any, **__: Any) -> list[VersionStatus]:
@@ -41,7 +43,10 @@ class Server:
 
     async def contract(self, _: str, version: int, **__: Any) -> bytes:
         if version == 2:
-            raise Unavailable("it is gone")
+            if not self.has_new:
+                raise Unavailable("it is gone")
+            self.is_proving.set()
+            await asyncio.sleep(0.05)
         return self._contract.to_json().encode()
 
     async def predict(self, _: str, __: int, batch: np.ndarray, **___: Any) -> np.ndarray:
@@ -89,6 +94,21 @@ def test_a_crowd_that_asks_for_a_version_that_is_not_proven_waits_for_one_look()
             answers = await asyncio.gather(*(model.choose(label="new") for _ in range(50)), return_exceptions=True)
             assert {type(answer) for answer in answers} == {UnknownVersion}
         assert server.looks == before + 1
+
+    with_model(use)
+
+
+def test_a_look_that_ends_with_its_client_is_made_again_by_the_next() -> None:
+    async def use(model: Model, server: Server) -> None:
+        async def choose() -> int:
+            return (await model.choose(label="new")).number
+
+        server.has_new, server.is_proving = True, asyncio.Event()
+        impatient = asyncio.create_task(choose())
+        others = [asyncio.create_task(choose()) for _ in range(2)]
+        await server.is_proving.wait()
+        impatient.cancel()
+        assert await asyncio.gather(*others) == [2, 2]
 
     with_model(use)
 
