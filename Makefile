@@ -18,7 +18,7 @@ serve: $(READY) ## serve the models in models/ at http://127.0.0.1:8080
 test: $(READY) ## run the tests that need Python alone, but for the slow ones
 	@$(BIN)/pytest -m "not slow and not browser and not manifests and not images" $(FLAGS)
 
-slow: $(READY) ## run the slow tests: whole trainings, killed ones among them, and those by force
+slow: $(READY) ## run the slow tests: whole trainings, force, and what all pages say to type
 	@$(BIN)/pytest -m slow $(FLAGS)
 
 browser: $(READY) ## test the page in a browser (needs Chromium)

@@ -1,6 +1,5 @@
 """What the pages say to type does what they say."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,20 +10,19 @@ from tests.documents.elsewhere import elsewhere
 from tests.documents.pages import PAGES, SHOWN, TYPED, Page, typed
 from tests.documents.reader import SERVES, Reader, reader
 
-LONG = re.compile(r"sightread (train|models table)\b")
-"""Commands that take a minute or more."""
+FIRST = "README.md"
+"""What everybody types; other pages take longer."""
 NAMED = {"toml", "yaml"}
 """Languages that are neither typed nor shown as an answer."""
 TO_TYPE = [page for page in PAGES if any(elsewhere(command.text) is None for command in page.commands)]
 
 
-def by_length(page: Page) -> object:
-    typed_here = [command for command in page.commands if elsewhere(command.text) is None]
-    marks = [pytest.mark.slow] if any(LONG.search(one.text) for one in typed_here) else []
+def as_marked(page: Page) -> object:
+    marks = [] if page.name == FIRST else [pytest.mark.slow]
     return pytest.param(page, id=page.name, marks=[*marks, pytest.mark.timeout(1800)])
 
 
-@pytest.mark.parametrize("page", [by_length(page) for page in TO_TYPE])
+@pytest.mark.parametrize("page", [as_marked(page) for page in TO_TYPE])
 def test_who_types_what_a_page_says_gets_what_it_shows(page: Page, request: pytest.FixtureRequest) -> None:
     serves = any(SERVES.match(command.text) for command in page.commands)
     somebody = request.getfixturevalue("newcomer" if serves else "regular")

@@ -36,6 +36,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_job_learns_and_publishes_what_a_table_says(done: Path) -> None:
     with Session(done / "models" / "lstm" / "1") as session:
         contract = session.contract()
@@ -49,11 +50,13 @@ def test_the_job_learns_and_publishes_what_a_table_says(done: Path) -> None:
     assert 12 <= len(contract.golden.examples) <= 16
 
 
+@pytest.mark.slow
 def test_the_run_leaves_a_report_beside_and_says_what_was_left_out(done: Path) -> None:
     assert {"report.html", "card.json", "left_out.csv"} <= {path.name for path in (done / "runs").iterdir()}
     assert "the label is empty" in (done / "runs" / "left_out.csv").read_text()
 
 
+@pytest.mark.slow
 def test_answers_can_be_explained_and_the_first_user_does_not_wait(done: Path) -> None:
     version = done / "models" / "lstm" / "1"
     ids = np.array([[5, 6, 7, 0]], dtype=np.int32)
@@ -66,6 +69,7 @@ def test_answers_can_be_explained_and_the_first_user_does_not_wait(done: Path) -
     assert (version / "assets.extra" / "tf_serving_warmup_requests").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_the_answer_does_not_depend_on_padding(done: Path) -> None:
     ids = np.array([[5, 6, 7]], dtype=np.int32)
     padded = np.array([[5, 6, 7] + [0] * 40, [8] * 43], dtype=np.int32)
