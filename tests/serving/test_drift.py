@@ -4,21 +4,16 @@ from pathlib import Path
 
 import numpy as np
 
-from serving.contract import Contract
 from serving.drift import ENOUGH, Drift
 from serving.metrics import Unwritten
 from training.repository import contract
 
-CNN = Path(__file__).resolve().parents[2] / "models" / "cnn" / "1"
-
-
-def cnn() -> Contract:
-    return contract(CNN)
+CNN = contract(Path(__file__).resolve().parents[2] / "models" / "cnn" / "1")
 
 
 def test_nothing_is_told_of_a_version_that_is_gone() -> None:
     told: dict[str, float] = {}
-    drift = Drift(cnn(), told.__setitem__, Unwritten())
+    drift = Drift(CNN, told.__setitem__, Unwritten())
     rows = [np.zeros((32, 32, 3), np.uint8)] * ENOUGH
     sure = np.eye(10, dtype=np.float32)[np.zeros(ENOUGH, int)]
     drift.see(rows, sure)
@@ -31,5 +26,5 @@ def test_nothing_is_told_of_a_version_that_is_gone() -> None:
 
 def test_a_version_that_was_asked_little_tells_nothing_at_its_end_either() -> None:
     told: dict[str, float] = {}
-    Drift(cnn(), told.__setitem__, Unwritten()).end()
+    Drift(CNN, told.__setitem__, Unwritten()).end()
     assert not told
