@@ -49,6 +49,8 @@ SECONDS_FOR_COMPANY = 0.01
 """… and no longer than this. Who has not asked again by then is not about to."""
 TICK = 0.001
 """Of the event loop's clock: an alarm that is nearer rings at once, again and again."""
+FULL = 0.5
+"""Of the largest batch, rows of a call that tells how fast it goes when many wait."""
 OVERDUE = 2.0
 """A call that takes so many times what was foretold holds nobody up any more: the next may meet a livelier server."""
 
@@ -123,6 +125,7 @@ class Batcher(Generic[Answer]):
         self._queues: defaultdict[int, deque[_Waiting[Answer]]] = defaultdict(deque)
         self._waiting = 0
         self._pace = Pace()
+        self._full_paces: defaultdict[int, Pace] = defaultdict(Pace)
         self._costs: defaultdict[int, CallCost] = defaultdict(CallCost)
         self._in_flight: dict[asyncio.Task[None], _Sent] = {}
         self._rows_in_flight = 0
@@ -189,13 +192,21 @@ class Batcher(Generic[Answer]):
         if seconds > 0 and seconds - seconds_before < HEADROOM * self._foretell(min(ahead, self.ahead)):
             raise self._overloaded()
 
+    def learn_full(self, rows: Sequence[Row], seconds: float) -> None:
+        """A call of so many rows took so long before there were any requests, and by itself."""
+        self._full_paces[max(map(likeness, rows))].learn(len(rows), seconds)
+
     def _foretell(self, ahead: int) -> float:
         """Seconds until who comes after so many rows is answered.
 
-        Where a call may be beside another, it ends when as many rows as its own were answered, too.
+        Where a call may be beside another, it ends when as many rows as its own were answered, too. After light traffic
+        a row seems to cost as much as a call: it never takes longer than full batches did, of the slowest likeness.
         """
         along = min(ahead + 1, self._max_batch_size) if self._max_in_flight > 1 else 1
-        return self._pace.foretell(ahead + along)
+        rows = ahead + along
+        in_full = math.ceil(rows / self._max_batch_size) * self._max_batch_size
+        slowest = max((pace.foretell(in_full) for pace in self._full_paces.values()), default=math.inf)
+        return min(self._pace.foretell(rows), slowest)
 
     def _overloaded(self) -> Overloaded:
         self._metrics.shed(self._model).inc()
@@ -325,8 +336,12 @@ class Batcher(Generic[Answer]):
         cost, units = self._costs[likeness], rows * len(self._in_flight)
         if not was_given_up or seconds > cost.foretell(rows):
             cost.learn(rows, seconds)
-        if not was_given_up or seconds > self._pace.foretell(units):
-            self._pace.learn(units, seconds)
+        paces = [self._pace]
+        if rows >= FULL * self._max_batch_size:
+            paces.append(self._full_paces[likeness])
+        for pace in paces:
+            if not was_given_up or seconds > pace.foretell(units):
+                pace.learn(units, seconds)
 
     @staticmethod
     def _fail(batch: Sequence[_Waiting[Answer]], error: Exception) -> None:

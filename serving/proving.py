@@ -1,8 +1,10 @@
 """A version's proof: its own golden examples, through this gateway and that server, before it takes traffic."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
+from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -122,10 +124,12 @@ class Prover:
             metrics=self._metrics,
             spans=self._spans,
         )
-        size = self._settings.max_batch_size
+        answers = []
         # the largest batch that traffic will make: the server may take fewer rows than we were told
-        full = [rows[at % len(rows)] for at in range(max(size, len(rows)))]
-        answers = [await predict(full[at : at + size], PROOF_SECONDS) for at in range(0, len(full), size)]
+        for batch in _full_batches(rows, self._settings.max_batch_size):
+            began = perf_counter()
+            answers.append(await predict(batch, PROOF_SECONDS))
+            batcher.learn_full(batch, perf_counter() - began)
         compare_golden_answers(contract, np.concatenate(answers)[: len(rows)])
         explainer = await self._prove_explanations(number, contract, preprocessor, rows)
 
@@ -184,3 +188,9 @@ class Prover:
             metrics=self._metrics,
             spans=self._spans,
         )
+
+
+def _full_batches(rows: Sequence[Row], size: int) -> Iterable[list[Row]]:
+    """All rows, in batches of this size; the first ones once more where the last batch would not be full."""
+    again = cycle(rows)
+    return (list(islice(again, size)) for _ in range(0, len(rows), size))

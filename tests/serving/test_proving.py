@@ -1,0 +1,92 @@
+"""What a proof teaches the queue: a server that takes as long for one row as for many, as GPUs do."""
+
+import asyncio
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from serving.metrics import Metrics
+from serving.problems import Overloaded
+from serving.proving import Prover, Version
+from serving.settings import Settings
+from training.repository import contract
+
+CNN = Path(__file__).resolve().parents[2] / "models" / "cnn" / "1"
+SECONDS = 0.02
+"""Of a call."""
+
+
+class Server:
+    """Takes so long for a call, and nothing for its rows."""
+
+    def __init__(self) -> None:
+        self.seconds = SECONDS
+        self.calls: list[int] = []
+        self._contract = contract(CNN)
+        self._answers = cycle(self._contract.golden.examples)
+
+    async def contract(self, *_: Any, **__: Any) -> bytes:
+        return self._contract.to_json().encode()
+
+    async def predict(self, _: str, __: int, batch: NDArray[np.uint8], **___: Any) -> NDArray[np.float32]:
+        self.calls.append(len(batch))
+        await asyncio.sleep(self.seconds)
+        return np.array([next(self._answers).probabilities for _ in batch], np.float32)
+
+
+async def proven(server: Server, max_batch_size: int = 64) -> Version:
+    settings = Settings(max_batch_size=max_batch_size)
+    model_server: Any = server
+    prover = Prover("cnn", "image", server=model_server, settings=settings, metrics=Metrics(), spans=None)
+    return await prover.prove(1)
+
+
+async def ask(version: Version, rows: int, *, seconds: float) -> list[Any]:
+    """So many at once, each with so many seconds."""
+    queue, picture = version.batcher, np.zeros((32, 32, 3), np.uint8)
+    deadline = asyncio.get_running_loop().time() + seconds
+
+    async def one() -> Any:
+        return await queue.submit(picture, deadline=deadline, ahead=queue.ahead)
+
+    return await asyncio.gather(*(one() for _ in range(rows)), return_exceptions=True)
+
+
+def test_a_burst_after_light_traffic_is_not_refused_for_what_each_took_alone() -> None:
+    async def scenario() -> None:
+        server = Server()
+        version = await proven(server)
+        for _ in range(20):
+            await ask(version, 1, seconds=10)
+        answers = await ask(version, 400, seconds=4)  # one by one they would take 8 s
+        assert not [answer for answer in answers if isinstance(answer, Exception)]
+
+    asyncio.run(scenario())
+
+
+def test_a_burst_is_refused_once_full_batches_take_too_long() -> None:
+    async def scenario() -> None:
+        server = Server()
+        version = await proven(server)
+        server.seconds = 0.2
+        for _ in range(10):
+            await ask(version, 64, seconds=10)
+        answers = await ask(version, 400, seconds=0.7)
+        refused = [answer for answer in answers if isinstance(answer, Overloaded)]
+        assert 100 < len(refused) < 400
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("size", "calls"), [(1, 15), (4, 4), (15, 1), (64, 1)])
+def test_every_golden_example_is_asked_for_in_full_batches(size: int, calls: int) -> None:
+    async def scenario() -> None:
+        server = Server()
+        await proven(server, max_batch_size=size)
+        assert server.calls == [size] * calls
+
+    asyncio.run(scenario())
