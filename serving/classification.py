@@ -165,9 +165,8 @@ class Classifier:
         async def classify(shadow: Version, deadline: float) -> Sequence[Outcome]:
             return (await self._classify_all(shadow, items, deadline, Wanted(top_k=1))).outcomes
 
-        self._traffic.cast_shadow(
-            classification.version, classification.outcomes, items, classify, is_busy=self._turns.waiting > 0
-        )
+        is_busy = self._turns.waiting > 0 or self._decoders.is_busy
+        self._traffic.cast_shadow(classification.version, classification.outcomes, items, classify, is_busy=is_busy)
 
     async def _classify_all(
         self, version: Version, items: Sequence[bytes | str], deadline: float, wanted: Wanted

@@ -27,6 +27,11 @@ class Decoders:
         self.waiting = 0
         self._pace = Pace()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a further piece would wait for a thread."""
+        return self.waiting >= self._threads
+
     async def run(self, work: Callable[[], Prepared], *, deadline: float, ahead: int) -> Prepared:
         """Do a piece of work on one of the threads. Whoever gives up before it began costs no thread's time.
 

@@ -46,7 +46,7 @@ def shared_out(tmp_path_factory: pytest.TempPathFactory, versions: Path) -> Iter
         + "".join(f' version_labels {{ key: "{label}" value: {number} }}' for label, number in labels.items())
         + " } }"
     )
-    flags = ("--canary-share", "0.333", "--shadow-share", "1", "--text-model", "")
+    flags = ("--canary-share", "0.333", "--shadow-share", "1", "--decoders", "1", "--text-model", "")
     with (
         model_server(folder / "server.log", repository) as server,
         gateway(folder / "log", "--model-server", server.url, *flags, *QUICK) as service,
@@ -92,6 +92,20 @@ def test_a_shadow_answers_as_well_and_is_only_counted(shared_out: Service) -> No
     assert broken.status_code in {415, 422}
     assert answered_by(ask(shared_out)) in {1, 2}
     shared_out.wait_for(lambda: total(shared_out, counted % "same") == before + 1)
+
+
+def test_no_shadow_is_cast_while_others_wait_to_be_decoded(shared_out: Service) -> None:
+    dropped = r'sightread_shadow_answers_total\{answer="dropped",model="cnn",shadow="",version="."\}'
+    large = BytesIO()
+    Image.linear_gradient("L").resize((3000, 3000)).save(large, "PNG")
+    before = total(shared_out, dropped)
+
+    def ask_for_large(_: int) -> int:
+        return shared_out.post("/classify-image", content=large.getvalue(), headers=PNG).status_code
+
+    with ThreadPoolExecutor(4) as clients:
+        assert set(clients.map(ask_for_large, range(4))) == {200}
+    assert total(shared_out, dropped) > before  # others were there when the first was answered
 
 
 def test_answers_are_counted_by_label_and_confidence_and_their_drift_is_told(shared_out: Service) -> None:
