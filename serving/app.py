@@ -81,6 +81,7 @@ def create_app(settings: Settings) -> ASGIApp:
         async with server.connected(), asyncio.TaskGroup() as tasks:
             following = [tasks.create_task(model.follow()) for model in models.values()]
             following.append(tasks.create_task(server.follow_certificates(settings.poll_seconds)))
+            following.append(tasks.create_task(server.follow_address()))
             with stopping.watched():
                 yield
             for task in following:

@@ -6,7 +6,7 @@ import math
 import random
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -39,14 +39,18 @@ from serving.tensorflow_serving_protocol import (
 logger = logging.getLogger("sightread.model_server")
 
 GRACE_SECONDS = 60.0
+LOOK_SECONDS = 2.0
+"""For which a new channel looks for the model server: it asks for its address at once, and again after a second."""
 CHANNEL_OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.lb_policy_name", "round_robin"),
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
-    # a model server that came back is found within a second
+    # a model server that came back is found within a second: at its address …
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # … or at another one, while others go on; where none does, see `follow_address`
+    ("grpc.dns_min_time_between_resolutions_ms", 1000),
     # a connection whose other end is gone without a word is given up, and its calls go elsewhere; the last of the three
     # is what later versions of gRPC take for the second
     ("grpc.keepalive_time_ms", 10_000),
@@ -104,6 +108,8 @@ class ModelServer:
         self._metrics = metrics
         self._certificates = certificates
         self._held: Held | None = None
+        self._is_lost = asyncio.Event()
+        self._closing: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
@@ -112,7 +118,8 @@ class ModelServer:
         Raises:
             OSError: a certificate cannot be read.
         """
-        self._open(self._certificates.read() if self._certificates else None)
+        self._held = self._certificates.read() if self._certificates else None
+        self._use(self._channel_to_target())
         try:
             yield
         finally:
@@ -131,19 +138,46 @@ class ModelServer:
                 continue
             if held == self._held:
                 continue
-            old = self._channel
-            self._open(held)
+            self._held = held
+            self._replace(self._channel_to_target())
             logger.info("certificates read anew")
-            await old.close(grace=GRACE_SECONDS)
 
-    def _open(self, held: Held | None) -> None:
-        self._held = held
-        if held is None:
-            self._channel = grpc.aio.insecure_channel(self.target, options=CHANNEL_OPTIONS)
-        else:
-            self._channel = grpc.aio.secure_channel(self.target, credentials(held), options=CHANNEL_OPTIONS)
-        self._prediction = PredictionServiceStub(self._channel)
-        self._model = ModelServiceStub(self._channel)
+    async def follow_address(self) -> NoReturn:
+        """When nobody answers, look for the model server over new channels, for ever.
+
+        A channel whose target has no address, as the name of a headless Service while none of its pods is ready, asks
+        for it ever more seldom, up to two minutes apart.
+        """
+        while True:
+            await self._is_lost.wait()
+            self._is_lost.clear()
+            lost = self._channel
+            while self._channel is lost and not _is_ready(lost):
+                new = self._channel_to_target()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_SECONDS):
+                        await new.channel_ready()
+                if self._channel is lost and _is_ready(new):
+                    self._replace(new)
+                else:
+                    await new.close()
+
+    def _channel_to_target(self) -> grpc.aio.Channel:
+        if self._held is None:
+            return grpc.aio.insecure_channel(self.target, options=CHANNEL_OPTIONS)
+        return grpc.aio.secure_channel(self.target, credentials(self._held), options=CHANNEL_OPTIONS)
+
+    def _replace(self, channel: grpc.aio.Channel) -> None:
+        """Go on over another channel; calls on the old one finish."""
+        closing = asyncio.create_task(self._channel.close(grace=GRACE_SECONDS))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        self._use(channel)
+
+    def _use(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+        self._prediction = PredictionServiceStub(channel)
+        self._model = ModelServiceStub(channel)
 
     async def versions(self, model: str, *, timeout: float) -> list[VersionStatus]:  # noqa: ASYNC109  # gRPC's own deadline
         """All versions of a model that the server knows of, ended ones too."""
@@ -272,11 +306,16 @@ class ModelServer:
                 | grpc.StatusCode.ABORTED
             ):
                 # all of these are how a connection that breaks in the middle of a call looks from here
+                self._is_lost.set()
                 return Unavailable(f"The model server at {self.target} cannot be reached.", retry_after=1)
             case grpc.StatusCode.NOT_FOUND if GONE.search(details):
                 return UnknownVersion(f"The model server answers: {details}.")
             case code:
                 return Refused(f"the model server answers {code.name}: {details}")
+
+
+def _is_ready(channel: grpc.aio.Channel) -> bool:
+    return channel.get_state() is grpc.ChannelConnectivity.READY
 
 
 def _spec(model: str, version: int, signature: str = "serving_default") -> ModelSpec:
