@@ -149,7 +149,7 @@ class Prover:
             max_pixels=self._settings.max_pixels,
             max_characters=self._settings.max_text_characters,
         )
-        return contract, preprocessor, prepare_golden_examples(contract, preprocessor)
+        return contract, preprocessor, prepare_golden_examples(contract, preprocessor.without_limits())
 
     async def _prove_explanations(
         self, number: int, contract: Contract, preprocessor: Preprocessor, rows: Sequence[Row]

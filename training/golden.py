@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from serving.contract import Golden, GoldenExample, ImageInput, TextInput
-from serving.preprocessing import preprocessor_for
+from serving.preprocessing import TextPreprocessor, preprocessor_for
 
 TOLERANCE = 0.02
 CLEAR = 0.1
@@ -101,12 +101,13 @@ def odd_pictures(pixels: NDArray[np.uint8]) -> list[list[bytes]]:
     return [[make(picture) for picture in pictures] for make in (_jpeg, _lying_photo, _cut_out, _grey, _palette)]
 
 
-def odd_texts(texts: Sequence[str], length: int) -> list[list[str]]:
+def odd_texts(texts: Sequence[str], length: int, preprocessor: TextPreprocessor) -> list[list[str]]:
     """What clients send besides plain texts. What is odd stands in front, where no limit cuts it off.
 
     Args:
         texts: n of them.
         length: words that the model reads.
+        preprocessor: tells how many of them a text has: languages without spaces have others than `split` finds.
 
     Returns:
         for each oddity its n candidates.
@@ -120,7 +121,9 @@ def odd_texts(texts: Sequence[str], length: int) -> list[list[str]]:
     ]
     made = [[oddity(text) for text in texts] for oddity in oddities]
     # the end says the opposite, for those who do not cut
-    too_long = [" ".join([text] * (1 + length // max(1, len(text.split()))) + [other]) for text, other in _pairs(texts)]
+    too_long = [
+        " ".join([text] * (1 + length // len(preprocessor.prepare(text))) + [other]) for text, other in _pairs(texts)
+    ]
     return [*made, too_long]
 
 

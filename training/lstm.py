@@ -115,7 +115,7 @@ def run(config: LstmConfig) -> None:
         input=spec,
         output=Output(name="probabilities"),
         explain=EXPLAIN,
-        golden=golden.golden(model, spec, chosen, golden.odd_texts(chosen, config.length)),
+        golden=golden.golden(model, spec, chosen, golden.odd_texts(chosen, config.length, preprocessor)),
         calibration=evaluation.calibration(temperature, tested, test.labels),
         evaluation=verdict,
         reference=Reference(

@@ -5,7 +5,7 @@ raw input into one row, `collate` rows into a batch. Both are pure.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from serving.preprocessing.text import TextPreprocessor
 
 class Preprocessor(Protocol):
     """What the gateway does with either kind."""
+
+    def without_limits(self) -> Self:
+        """The same for what comes with a model, which no limit of what clients may send is for."""
 
     def prepare(self, raw: Any, /) -> Any:
         """One raw input → one row (uint8 pixels or int32 ids). Raises Problem."""

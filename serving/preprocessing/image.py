@@ -5,7 +5,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from io import BytesIO
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,6 +105,10 @@ class ImagePreprocessor:
         self._size = (spec.width, spec.height)
         self._filter = Image.Resampling[spec.filter.upper()]
         self._mode = "RGB" if spec.channels == 3 else "L"  # noqa: PLR2004
+
+    def without_limits(self) -> Self:
+        """The same without `max_pixels`."""
+        return type(self)(self._spec)
 
     def prepare(self, encoded: bytes) -> NDArray[np.uint8]:
         """One picture, encoded → its pixels, uint8 [height, width, channels].

@@ -3,7 +3,8 @@
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,12 @@ class TextPreprocessor:
         read.no_padding()
         read.enable_truncation(self._spec.max_length)
         return read
+
+    def without_limits(self) -> Self:
+        """The same without `max_characters`."""
+        same = copy(self)  # a tokenizer takes long to read
+        same._max_characters = None  # noqa: SLF001  # its own kind
+        return same
 
     def prepare(self, text: str) -> NDArray[np.int32]:
         """One text → its token ids, int32 [1 ≤ tokens ≤ max_length], cut at the end.

@@ -1,4 +1,4 @@
-"""What a proof teaches the queue: a server that takes as long for one row as for many, as GPUs do."""
+"""What a version is asked for its proof, and what the queue learns from that."""
 
 import asyncio
 from itertools import cycle
@@ -10,12 +10,13 @@ import pytest
 from numpy.typing import NDArray
 
 from serving.metrics import Metrics
-from serving.problems import Overloaded
+from serving.preprocessing import preprocessor_for
+from serving.problems import Overloaded, TooLarge, Unprocessable
 from serving.proving import Prover, Version
 from serving.settings import Settings
 from training.repository import contract
 
-CNN = Path(__file__).resolve().parents[2] / "models" / "cnn" / "1"
+MODELS = Path(__file__).resolve().parents[2] / "models"
 SECONDS = 0.02
 """Of a call."""
 
@@ -26,7 +27,7 @@ class Server:
     def __init__(self) -> None:
         self.seconds = SECONDS
         self.calls: list[int] = []
-        self._contract = contract(CNN)
+        self._contract = contract(MODELS / "cnn" / "1")
         self._answers = cycle(self._contract.golden.examples)
 
     async def contract(self, *_: Any, **__: Any) -> bytes:
@@ -38,10 +39,9 @@ class Server:
         return np.array([next(self._answers).probabilities for _ in batch], np.float32)
 
 
-async def proven(server: Server, max_batch_size: int = 64) -> Version:
-    settings = Settings(max_batch_size=max_batch_size)
+async def proven(server: Server, **settings: Any) -> Version:
     model_server: Any = server
-    prover = Prover("cnn", "image", server=model_server, settings=settings, metrics=Metrics(), spans=None)
+    prover = Prover("cnn", "image", server=model_server, settings=Settings(**settings), metrics=Metrics(), spans=None)
     return await prover.prove(1)
 
 
@@ -90,3 +90,21 @@ def test_every_golden_example_is_asked_for_in_full_batches(size: int, calls: int
         assert server.calls == [size] * calls
 
     asyncio.run(scenario())
+
+
+def test_limits_of_what_clients_may_send_do_not_refuse_a_version() -> None:
+    async def scenario() -> None:
+        server = Server()
+        version = await proven(server, max_pixels=100)
+        with pytest.raises(TooLarge):
+            version.preprocessor.prepare(version.contract.golden.examples[0].raw)
+
+    asyncio.run(scenario())
+
+
+def test_nor_does_the_limit_of_texts() -> None:
+    spec = contract(MODELS / "lstm" / "1").input
+    text = " ".join(["word"] * 20)
+    with pytest.raises(Unprocessable):
+        preprocessor_for(spec, max_characters=50).prepare(text)
+    assert len(preprocessor_for(spec, max_characters=50).without_limits().prepare(text)) == 20

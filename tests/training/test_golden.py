@@ -62,7 +62,9 @@ def test_every_odd_text_would_come_out_otherwise_without_its_treatment() -> None
     texts = ["a fine film", "a dull film"]
     tokenizer = train_tokenizer([*texts, "well, café, naïve: b br"], vocabulary=100)
     preprocessor = TextPreprocessor(TextInput(name="ids", max_length=LENGTH, pad_id=0, tokenizer=tokenizer))
-    html, upper, unknown, emoji, accents, long = (candidates[0] for candidates in odd_texts(texts, LENGTH))
+    html, upper, unknown, emoji, accents, long = (
+        candidates[0] for candidates in odd_texts(texts, LENGTH, preprocessor)
+    )
     plain = preprocessor.prepare(texts[0]).tolist()
     assert preprocessor.prepare(html).tolist() == preprocessor.prepare("well, " + texts[0]).tolist()
     assert preprocessor.prepare(upper).tolist() == plain
@@ -73,6 +75,15 @@ def test_every_odd_text_would_come_out_otherwise_without_its_treatment() -> None
     assert len(preprocessor.prepare(long)) == LENGTH
     assert len(long.split()) > LENGTH
     assert long.endswith(texts[1])
+
+
+def test_a_text_without_spaces_is_not_repeated_as_if_it_were_one_word() -> None:
+    texts = ["这部电影。很好看。我很喜欢。", "这部电影。很难看。我不喜欢。"]
+    tokenizer = train_tokenizer(texts, vocabulary=100)
+    preprocessor = TextPreprocessor(TextInput(name="ids", max_length=LENGTH, pad_id=0, tokenizer=tokenizer))
+    long = odd_texts(texts, LENGTH, preprocessor)[-1][0]
+    assert preprocessor.remarks(long, preprocessor.prepare(long)) == {"truncated": True}
+    assert long.count(texts[0]) < LENGTH
 
 
 def test_the_lead_is_between_the_best_two() -> None:
