@@ -202,6 +202,12 @@ class Metrics:
             "model",
             "version",
         )
+        self.model_ready = gauge(
+            "sightread_model_ready",
+            "1: a version of the model takes traffic; 0: none does",
+            "model",
+            mode="livemin",
+        )
         self.version_proven = gauge(
             "sightread_version_proven",
             "1: the version proved itself and takes traffic; 0: it does not",

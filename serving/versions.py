@@ -50,6 +50,8 @@ class Model:
         self._settings = settings
         self._metrics = metrics
         self._prover = Prover(name, kind, server=server, settings=settings, metrics=metrics, spans=spans)
+        self.has_been_ready = False
+        """Whether a version of it took traffic once."""
         self._proven: dict[int, Version] = {}
         self._refused: dict[int, str] = {}
         self._delayed: dict[int, str] = {}
@@ -159,6 +161,7 @@ class Model:
 
     async def follow(self) -> NoReturn:
         """Look for new and vanished versions, for ever."""
+        self._tell_whether_ready()
         while True:
             try:
                 await self.look()
@@ -192,6 +195,12 @@ class Model:
         began = perf_counter()
         await self._compare()
         self._look_began = began  # one that was broken off has told nobody anything
+        self._tell_whether_ready()
+
+    def _tell_whether_ready(self) -> None:
+        is_ready = self.current is not None
+        self.has_been_ready |= is_ready
+        self._metrics.model_ready(self.name).set(is_ready)
 
     async def _compare(self) -> None:
         """Compare what the server has with what is known here."""

@@ -222,7 +222,7 @@ class Liveness(BaseModel):
 
 
 class Readiness(Models):
-    """Whether every model has a proven version, and the service is to go on."""
+    """Whether there is a proven version, each model has, or had, one, and the service is to go on."""
 
     ready: bool
     reason: Annotated[

@@ -144,6 +144,25 @@ def test_a_broken_first_version_is_never_served_and_readyz_says_why(
     assert "golden examples disagree" in answer.json()["detail"]
     assert answer.headers["Retry-After"]
     assert service.post("/classify-text", json={"text": "good"}).status_code == 200
+    page = service.get("/metrics").text
+    assert 'sightread_model_ready{model="cnn"} 0.0' in page
+    assert 'sightread_model_ready{model="lstm"} 1.0' in page
+
+
+def test_a_model_that_lost_its_versions_takes_no_traffic_from_the_other(
+    repository: Path, start_model_server: Start, start_gateway: Start
+) -> None:
+    service = start_gateway("--model-server", start_model_server(repository).url, *QUICK)
+    service.wait_for(service.is_ready)
+    (repository / "lstm" / "1").rename(repository / "lstm" / ".gone")
+    service.wait_for(lambda: 'sightread_model_ready{model="lstm"} 0.0' in service.get("/metrics").text)
+    assert service.post("/classify-text", json={"text": "good"}).status_code == 503
+    assert ask(service).status_code == 200
+    readiness = service.get("/readyz")
+    assert readiness.status_code == 200
+    assert [model["ready"] for model in readiness.json()["models"]] == [True, False]
+    (repository / "cnn" / "1").rename(repository / "cnn" / ".gone")
+    service.wait_for(lambda: service.get("/readyz").status_code == 503)
 
 
 def test_garbage_in_the_repository_hurts_nobody(

@@ -28,7 +28,7 @@ READY = answer(
             }
         ],
     },
-    "Every model has a version that takes traffic.",
+    "A version takes traffic, and each model has, or had, one.",
 )
 NOT_READY = answer(
     Readiness,
@@ -45,7 +45,7 @@ NOT_READY = answer(
             }
         ],
     },
-    "A model has no version that takes traffic.",
+    "No version takes traffic, or a model has not had one yet.",
 )
 PAGE = {
     "description": "Counters, histograms and gauges.",
@@ -67,9 +67,11 @@ def health_routes(models: Collection[Model], stopping: Stopping, metrics: Metric
 
     @router.get("/readyz", operation_id="readyz", responses={200: READY, 503: NOT_READY})
     async def ready() -> Response:
-        """Whether every model has a proven version, and the service is to go on; if not, why."""
+        """Whether every model has, or had, a proven version, one has it now, and the service goes on; if not, why."""
         described: list[dict[str, Any]] = [model.describe() for model in models]
-        is_ready = all(model["ready"] for model in described) and not stopping.has_begun
+        # a model that lost all its versions must not take from the others those who ask for them
+        can_answer = all(model.has_been_ready for model in models) and any(model["ready"] for model in described)
+        is_ready = can_answer and not stopping.has_begun
         reason = {"reason": "it was asked to stop"} if stopping.has_begun else {}
         return JSONResponse({"ready": is_ready, **reason, "models": described}, 200 if is_ready else 503)
 
