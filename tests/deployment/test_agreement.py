@@ -178,12 +178,23 @@ def test_no_gateway_calls_a_model_server_that_is_gone(settings: Settings, model_
     assert model_server["terminationGracePeriodSeconds"] >= pre_stop(model_server) + 5
 
 
+def bytes_needed(settings: Settings) -> int:
+    """The most that a gateway takes. So many pictures are decoded at once, not as many as some machine has cores."""
+    assert settings.decoders > 0
+    decoding = settings.workers * settings.decoders * settings.max_pixels * BYTES_A_PIXEL
+    return settings.workers * (IDLE_BYTES + settings.max_held_bytes) + decoding
+
+
 def test_the_memory_limit_holds_the_largest_pictures(settings: Settings, gateway: Manifest) -> None:
     limits = gateway["containers"][0]["resources"]["limits"]
     assert settings.decoders == int(limits["cpu"])
-    decoding = settings.workers * settings.decoders * settings.max_pixels * BYTES_A_PIXEL
-    needed = settings.workers * (IDLE_BYTES + settings.max_held_bytes) + decoding
-    assert quantity(limits["memory"]) >= needed
+    assert quantity(limits["memory"]) >= bytes_needed(settings)
+
+
+def test_compose_s_memory_limit_holds_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway = COMPOSE["services"]["gateway"]
+    settings = settings_of(gateway["environment"] | image_environment("gateway"), monkeypatch)
+    assert int(gateway["mem_limit"].removesuffix("g")) * 2**30 >= bytes_needed(settings)
 
 
 def test_no_call_waits_in_the_model_server(settings: Settings, manifests: dict[tuple[str, str], Manifest]) -> None:
