@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 
 from serving.certificates import Certificates
 from serving.classification import Classifier
-from serving.decoding import Decoders
+from serving.decoding import Decoders, cores
 from serving.http.api_keys import ApiKeys
 from serving.http.direct import Direct
 from serving.http.errors import install_error_handlers
@@ -59,7 +59,7 @@ def create_app(settings: Settings) -> ASGIApp:
     metrics = Metrics()
     server = ModelServer(settings.model_server, Certificates.of(settings), metrics=metrics)
     stopping = Stopping(settings.not_ready_seconds)
-    decoders = Decoders(settings.decoders or os.cpu_count() or 1)
+    decoders = Decoders(settings.decoders or cores())
     turns = Turns()
     spans = spans_to(settings.traces_endpoint, model_server=settings.model_server)
 

@@ -1,14 +1,30 @@
 """Threads for what would hold up the event loop: large pictures, and long texts, on all cores."""
 
 import asyncio
+import math
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
 
 from serving.pace import Pace
 
 Prepared = TypeVar("Prepared")
+
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Linux's (cgroup v2), in a container: microseconds on processors within each period of so many, or "max"."""
+
+
+def cores(quota: Path = QUOTA) -> int:
+    """How many this process may use: a container may have fewer than the machine."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # there is none
+        microseconds, period = map(int, quota.read_text().split())
+        count = min(count, math.ceil(microseconds / period))
+    return count
 
 
 class Decoders:

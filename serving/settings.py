@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     max_pixels: PositiveInt = 50_000_000
     """Largest picture, width × height by its header."""
     decoders: NonNegativeInt = 0
-    """Pictures decoded at once, for each worker; 0: as many as the machine has cores."""
+    """Pictures decoded at once, for each worker; 0: as many as there are cores that it may use."""
     max_text_characters: PositiveInt = 100_000
     """Longest text."""
     max_items: PositiveInt = 128

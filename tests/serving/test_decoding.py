@@ -2,11 +2,13 @@
 
 import asyncio
 import math
+import os
 import time
+from pathlib import Path
 
 import pytest
 
-from serving.decoding import Decoders
+from serving.decoding import Decoders, cores
 from serving.problems import Overloaded
 
 
@@ -25,3 +27,27 @@ def test_what_would_be_late_or_only_just_in_time_is_refused() -> None:
         decoders.close()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("quota", "wanted"), [("100000 100000\n", 1), ("150000 100000\n", 2), ("10000 100000\n", 1), ("800000 100000\n", 8)]
+)
+def test_a_container_s_limit_counts_where_it_is_below_the_machine_s_cores(
+    quota: str, wanted: int, tmp_path: Path
+) -> None:
+    file = tmp_path / "cpu.max"
+    file.write_text(quota)
+    assert cores(file) == min(wanted, cores(tmp_path / "none"))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux keeps a process to some cores")
+def test_without_a_limit_the_cores_are_those_that_the_process_may_use(tmp_path: Path) -> None:
+    unlimited = tmp_path / "cpu.max"
+    unlimited.write_text("max 100000\n")
+    allowed = os.sched_getaffinity(0)
+    assert cores(unlimited) == cores(tmp_path / "none") == len(allowed)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert cores(unlimited) == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
