@@ -1,6 +1,7 @@
 """What Kubernetes would be told: every directory of k8s/ that can be applied, rendered as kubectl renders it."""
 
 import copy
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -53,5 +54,20 @@ def render_with(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Manif
         }
         (folder / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
         return _loaded(str(folder))
+
+    return rendered
+
+
+@pytest.fixture(scope="session")
+def render_offered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Manifests]:
+    """An overlay's name → what it renders to with all that it offers in comments."""
+
+    def rendered(overlay: str) -> Manifests:
+        k8s = tmp_path_factory.mktemp("offered") / "k8s"
+        shutil.copytree(ROOT / "k8s", k8s)
+        file = k8s / "overlays" / overlay / "kustomization.yaml"
+        text = re.sub(r"^( *)# (- \.\./.+|replicas: .+)$", r"\1\2", file.read_text(), flags=re.MULTILINE)
+        file.write_text(text)
+        return _loaded(str(file.parent))
 
     return rendered

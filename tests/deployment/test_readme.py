@@ -42,6 +42,16 @@ def test_images_are_built_under_the_names_that_are_applied(render: Callable[[str
             assert set(re.findall(r"'image': '([^']+)'", str(manifest))) <= built
 
 
+@pytest.mark.parametrize("overlay", ["cpu", "gpu"])
+def test_model_servers_are_as_many_as_an_overlay_is_told(
+    overlay: str, render_offered: Callable[[str], Manifests]
+) -> None:
+    deployments = {m["metadata"]["name"]: m["spec"] for m in render_offered(overlay) if m["kind"] == "Deployment"}
+    assert deployments["model-server"]["replicas"] == 2
+    # the autoscaler's
+    assert "replicas" not in deployments["gateway"]
+
+
 def test_every_link_leads_somewhere() -> None:
     headings = re.findall(r"^#+ (.+)$", README, re.MULTILINE)
     anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
