@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
+REGISTRY = "registry.example.com"
 Manifest = dict[str, Any]
 Manifests = list[Manifest]
 
@@ -60,13 +61,14 @@ def render_with(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Manif
 
 @pytest.fixture(scope="session")
 def render_offered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Manifests]:
-    """An overlay's name → what it renders to with all that it offers in comments."""
+    """An overlay's name → what it renders to with all that it offers in comments, and with a registry."""
 
     def rendered(overlay: str) -> Manifests:
         k8s = tmp_path_factory.mktemp("offered") / "k8s"
         shutil.copytree(ROOT / "k8s", k8s)
         file = k8s / "overlays" / overlay / "kustomization.yaml"
         text = re.sub(r"^( *)# (- \.\./.+|replicas: .+)$", r"\1\2", file.read_text(), flags=re.MULTILINE)
+        text = re.sub(r"^( *)- name: (sightread-.+)$", rf"\g<0>\n\1  newName: {REGISTRY}/\2", text, flags=re.MULTILINE)
         file.write_text(text)
         return _loaded(str(file.parent))
 

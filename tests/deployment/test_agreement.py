@@ -272,8 +272,9 @@ def test_jobs_are_called_as_the_command_wants(manifests: dict[tuple[str, str], M
         assert not parsed.force
 
 
-def test_workers_are_told_of_each_other_as_training_wants(render: Callable[[str], Manifests]) -> None:
-    (job,) = (m["spec"]["jobTemplate"]["spec"] for m in render("k8s/jobs/workers") if m["kind"] == "CronJob")
+def test_workers_are_told_of_each_other_as_training_wants(render_offered: Callable[[str], Manifests]) -> None:
+    named = {m["metadata"]["name"]: m["spec"] for m in render_offered("gpu") if m["kind"] == "CronJob"}
+    job = named["train-cnn-workers"]["jobTemplate"]["spec"]
     environment = job["template"]["spec"]["containers"][0]["env"]
     names = [variable["name"] for variable in environment]
     # $(NAME) stands for variables that come before

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.deployment.conftest import ROOT, Manifests
+from tests.deployment.conftest import REGISTRY, ROOT, Manifests
 
 pytestmark = pytest.mark.manifests
 
@@ -18,11 +18,13 @@ def test_what_is_applied_renders(directory: str, render: Callable[[str], Manifes
     assert render(directory)
 
 
-def test_what_is_named_to_kubectl_is_there(render: Callable[[str], Manifests]) -> None:
+def test_what_is_named_to_kubectl_is_there(
+    render: Callable[[str], Manifests], render_offered: Callable[[str], Manifests]
+) -> None:
     there = {
         f"{manifest['kind'].lower()}/{manifest['metadata']['name']}"
-        for directory in DIRECTORIES
-        for manifest in render(directory)
+        for manifests in (*map(render, DIRECTORIES), render_offered("gpu"))
+        for manifest in manifests
     }
     named = set(re.findall(r"\b((?:deployment|service|cronjob|job)/[\w-]+)", README))
     started = {f"job/{name}" for name in re.findall(r"create job (\S+)", README)}
@@ -50,6 +52,21 @@ def test_model_servers_are_as_many_as_an_overlay_is_told(
     assert deployments["model-server"]["replicas"] == 2
     # the autoscaler's
     assert "replicas" not in deployments["gateway"]
+
+
+@pytest.mark.parametrize("overlay", ["cpu", "gpu"])
+def test_workers_are_what_an_overlay_makes_of_any_training(
+    overlay: str, render_offered: Callable[[str], Manifests]
+) -> None:
+    jobs = {m["metadata"]["name"]: m["spec"]["jobTemplate"] for m in render_offered(overlay) if m["kind"] == "CronJob"}
+    alone, together = (jobs[name]["spec"]["template"]["spec"] for name in ("train-cnn", "train-cnn-workers"))
+    for added in ("subdomain", "topologySpreadConstraints"):
+        del together[added]
+    (train,) = together["containers"]
+    assert train["image"].startswith(f"{REGISTRY}/sightread-training:")
+    assert train["image"].endswith("-gpu") == ("nvidia.com/gpu" in train["resources"]["limits"]) == (overlay == "gpu")
+    train["env"] = [variable for variable in train["env"] if variable["name"] not in {"JOB", "NUMBER", "TF_CONFIG"}]
+    assert together == alone
 
 
 def test_every_link_leads_somewhere() -> None:
