@@ -14,6 +14,9 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 REGISTRY = "registry.example.com"
+OFFERED = re.compile(r"^( *)# (- \.\./.+|replicas: .+|authorization: .+)$", re.MULTILINE)
+"""A line that whoever wants it takes the comment off."""
+IMAGE = re.compile(r"^( *)- name: (sightread-.+)$", re.MULTILINE)
 Manifest = dict[str, Any]
 Manifests = list[Manifest]
 
@@ -61,15 +64,15 @@ def render_with(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Manif
 
 @pytest.fixture(scope="session")
 def render_offered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Manifests]:
-    """An overlay's name → what it renders to with all that it offers in comments, and with a registry."""
+    """An overlay's name → what it renders to with all that is offered in comments, and with a registry."""
 
     def rendered(overlay: str) -> Manifests:
         k8s = tmp_path_factory.mktemp("offered") / "k8s"
         shutil.copytree(ROOT / "k8s", k8s)
+        for file in k8s.rglob("*.yaml"):
+            file.write_text(OFFERED.sub(r"\1\2", file.read_text()))
         file = k8s / "overlays" / overlay / "kustomization.yaml"
-        text = re.sub(r"^( *)# (- \.\./.+|replicas: .+)$", r"\1\2", file.read_text(), flags=re.MULTILINE)
-        text = re.sub(r"^( *)- name: (sightread-.+)$", rf"\g<0>\n\1  newName: {REGISTRY}/\2", text, flags=re.MULTILINE)
-        file.write_text(text)
+        file.write_text(IMAGE.sub(rf"\g<0>\n\1  newName: {REGISTRY}/\2", file.read_text()))
         return _loaded(str(file.parent))
 
     return rendered

@@ -69,6 +69,16 @@ def test_workers_are_what_an_overlay_makes_of_any_training(
     assert together == alone
 
 
+def test_prometheus_can_be_given_an_api_key(render_offered: Callable[[str], Manifests]) -> None:
+    monitors = {m["metadata"]["name"]: m["spec"] for m in render_offered("gpu") if m["kind"] == "ServiceMonitor"}
+    (gateway,) = monitors["gateway"]["endpoints"]
+    assert gateway["path"] == "/metrics"
+    # sent as "Authorization: Bearer …" unless it says another type
+    assert gateway["authorization"] == {"credentials": {"name": "prometheus-api-key", "key": "key"}}
+    (model_server,) = monitors["model-server"]["endpoints"]
+    assert "authorization" not in model_server
+
+
 def test_every_link_leads_somewhere() -> None:
     headings = re.findall(r"^#+ (.+)$", README, re.MULTILINE)
     anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
