@@ -40,6 +40,7 @@ class Client:
         url: where the service is.
         api_key: the key that opens it, where it wants one.
         timeout: seconds for one request with all its attempts; the service is told. A long list is several requests.
+            It may wait that long again for each piece that it sends or gets; AsyncClient does not.
         retries: how often a request may be sent again: after 429 and 503, and where the connection failed.
         verify: how the service's certificate is checked, as httpx takes it.
 

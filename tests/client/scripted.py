@@ -1,6 +1,7 @@
 """A server that answers what it was told to, one thing after the other: what a real gateway cannot be made to do."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -66,6 +67,17 @@ def answers(status: int, body: object = None, **headers: str) -> Answer:
 
 def hangs_up(handler: Handler) -> None:
     handler.close_connection = True
+
+
+def drips_its_head(handler: Handler) -> None:
+    """An answer whose head takes a second to come."""
+    handler.send_response(200)
+    handler.flush_headers()
+    for byte in b"X-Slow: 2345678901\r\n":
+        time.sleep(0.05)
+        handler.wfile.write(bytes([byte]))
+    handler.end_headers()
+    handler.wfile.write(b"{}")
 
 
 def drips(handler: Handler) -> None:

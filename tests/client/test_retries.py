@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -25,7 +26,7 @@ from sightread_client import (
 )
 from sightread_client.errors import seconds_until
 from sightread_client.retrying import LONGEST_PAUSE, pause_before
-from tests.client.scripted import Handler, answers, drips, hangs_up, scripted
+from tests.client.scripted import Handler, answers, drips, drips_its_head, hangs_up, scripted
 
 Ask = Callable[..., TextAnswer]
 
@@ -138,6 +139,24 @@ def test_an_answer_that_does_not_end_ends_with_the_deadline(ask: Ask, slow: Any)
     with scripted(slow) as server, pytest.raises(DeadlineExceeded, match=r"0\.2 seconds"):
         ask(server.url, timeout=0.2)
     assert len(server.got) == 1
+
+
+def test_an_answer_whose_head_drips_is_late(ask: Ask) -> None:
+    with scripted(drips_its_head) as server, pytest.raises(DeadlineExceeded, match=r"0\.2 seconds"):
+        ask(server.url, timeout=0.2)
+    assert len(server.got) == 1
+
+
+def test_the_async_client_does_not_wait_for_a_head_that_drips() -> None:
+    async def ask(url: str) -> None:
+        async with AsyncClient(url, timeout=0.2) as client:
+            start = time.monotonic()
+            with pytest.raises(DeadlineExceeded):
+                await client.classify_text("good")
+            assert time.monotonic() - start < 0.8
+
+    with scripted(drips_its_head) as server:
+        asyncio.run(ask(server.url))
 
 
 def test_the_service_is_told_how_much_time_is_left_and_the_key(ask: Ask) -> None:
