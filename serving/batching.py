@@ -209,7 +209,6 @@ class Batcher(Generic[Answer]):
         return min(self._pace.foretell(rows), slowest)
 
     def _overloaded(self) -> Overloaded:
-        self._metrics.shed(self._model).inc()
         wait = math.ceil(self._foretell(self.ahead))
         return Overloaded(f"{self._waiting:,} items wait for {self._model} already.", retry_after=max(1, wait))
 

@@ -142,6 +142,22 @@ class Classifier:
         """
         if wanted.explain and len(items) > MAX_EXPLAINED:
             raise TooLarge(f"At most {MAX_EXPLAINED} items of one request are explained. Send fewer at a time.")
+        try:
+            return await self._classify(items, deadline, wanted, version=version, label=label, session=session)
+        except Overloaded:
+            self._metrics.shed(self.model.name).inc(len(items))
+            raise
+
+    async def _classify(
+        self,
+        items: Sequence[bytes | str],
+        deadline: float,
+        wanted: Wanted,
+        *,
+        version: int | None,
+        label: str | None,
+        session: str | None,
+    ) -> Classification:
         is_free = version is None and label is None
         chosen = await (self._traffic.choose(session) if is_free else self.model.choose(version, label))
         for _ in range(MAX_TAKEOVERS):
@@ -253,12 +269,8 @@ class Classifier:
             row = preprocessor.prepare(raw)
             return row, preprocessor.remarks(raw, row)
 
-        try:
-            # meanwhile, while it waited for its turn, those before it may have been done
-            return await self._decoders.run(prepare, deadline=deadline, ahead=min(ahead, self._decoders.waiting))
-        except Overloaded:
-            self._metrics.shed(self.model.name).inc()
-            raise
+        # meanwhile, while it waited for its turn, those before it may have been done
+        return await self._decoders.run(prepare, deadline=deadline, ahead=min(ahead, self._decoders.waiting))
 
 
 def _answer(labels: Sequence[str], best: Sequence[tuple[int, float]]) -> dict[str, Any]:

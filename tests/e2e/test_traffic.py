@@ -179,12 +179,14 @@ def test_a_service_that_is_asked_too_much_refuses_at_once_and_answers_what_it_to
             # two calls of up to 8 are in flight and 16 wait: the others hear so while the model server still sleeps
             for _ in range(68):
                 assert refused.acquire(timeout=30)
+            three = [("file", (f"{number}.png", picture(), "image/png")) for number in range(3)]
+            assert http.post("/classify-image", files=three).status_code == 429
         finally:
             server.process.send_signal(signal.SIGCONT)
         statuses = Counter(future.result() for future in asked)
     assert set(statuses) == {200, 429}
     assert 18 <= statuses[200] <= 32
-    assert total(service, r'sightread_shed_total\{model="cnn"\}') == statuses[429]
+    assert total(service, r'sightread_shed_total\{model="cnn"\}') == statuses[429] + len(three)
     assert ask(service).status_code == 200
 
 
