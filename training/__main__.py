@@ -73,7 +73,7 @@ def _run(job: str, config: Config) -> int:
         # only now: TensorFlow takes seconds to import, and --help needs none of it
         importlib.import_module(f"training.{job}").run(config)
     except TrainingProblem as problem:
-        sys.stderr.write(f"sightread train {job}: {problem}\n")
+        sys.stderr.write(f"sightread train {job}: {' '.join([str(problem), *_notes(problem)])}\n")
         return FAILED
     except ModuleNotFoundError as error:
         sys.stderr.write(
@@ -82,13 +82,15 @@ def _run(job: str, config: Config) -> int:
         )
         return FAILED
     except OSError as error:
-        sys.stderr.write(f"sightread train {job}: {error}: nothing was published; make room there and start again.\n")
+        outcome = " ".join(_notes(error)) or "Nothing was published."
+        sys.stderr.write(f"sightread train {job}: {error}: make room there and start again. {outcome}\n")
         return FAILED
     except _Stopped as stopped:
-        sys.stderr.write(
-            f"\nsightread train {job}: {stopped}; nothing was published. "
-            "The same command goes on after the last whole epoch.\n"
+        told = " ".join(_notes(stopped))
+        outcome = (
+            f". {told}" if told else "; nothing was published. The same command goes on after the last whole epoch."
         )
+        sys.stderr.write(f"\nsightread train {job}: {stopped}{outcome}\n")
         return INTERRUPTED if stopped.number == signal.SIGINT else TERMINATED
     finally:
         if signal.getsignal(signal.SIGALRM) is _stop:
@@ -97,6 +99,11 @@ def _run(job: str, config: Config) -> int:
         for number, handler in previously.items():
             signal.signal(number, handler)
     return DONE
+
+
+def _notes(error: BaseException) -> list[str]:
+    """What is to be told besides why it ended, such as what was published all the same."""
+    return getattr(error, "__notes__", [])
 
 
 class _Stopped(KeyboardInterrupt):

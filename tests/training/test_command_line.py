@@ -161,3 +161,72 @@ def test_results_that_cannot_be_written_are_told_before_the_training(tmp_path: P
     assert done.returncode == 1
     assert "--output" in done.stderr
     assert "Fit" not in done.stdout
+
+
+REPORT = Path("runs", "toy", "report.html")
+CARD_BEING_WRITTEN = Path("runs", "toy", ".card.json.writing")
+LOCK = Path("models", ".models.config.lock")
+
+
+def _ends_what_was_left(folder: Path) -> None:
+    """The same command once more: it learns nothing and publishes nothing, and then nothing is left to do."""
+    again = _train(*TOY, folder=folder)
+    assert again.returncode == 0, again.stderr
+    assert "Epoch" not in again.stdout
+    assert "version 1 was published by this run before it was stopped" in again.stdout
+    assert [path.name for path in (folder / "models" / "toy").iterdir()] == ["1"]
+    assert (folder / REPORT).is_file()
+    assert not (folder / "runs" / "toy" / "checkpoint.npz").exists()
+
+
+@pytest.mark.slow
+def test_a_report_that_cannot_be_written_hides_no_version_and_the_same_command_writes_it(tmp_path: Path) -> None:
+    (tmp_path / REPORT).mkdir(parents=True)
+    done = _train(*TOY, folder=tmp_path)
+    assert done.returncode == 1
+    assert "Version 1 was published, as models/toy/1. Left to do: its report. The same command does it" in done.stderr
+    assert "othing was published" not in done.stderr
+    (tmp_path / REPORT).rmdir()
+    _ends_what_was_left(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_job_stopped_while_it_reports_says_what_it_published(tmp_path: Path) -> None:
+    (tmp_path / CARD_BEING_WRITTEN).parent.mkdir(parents=True)
+    os.mkfifo(tmp_path / CARD_BEING_WRITTEN)  # nobody reads it: the report waits there
+    command = [sys.executable, "-m", "training", *TOY]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not (tmp_path / "runs" / "toy" / "evaluation.json").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "terminated. Version 1 was published, as models/toy/1. Left to do: its report." in said
+    assert "othing was published" not in said
+    _ends_what_was_left(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_version_that_models_config_cannot_name_is_published_and_named_there_by_the_same_command(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / LOCK).mkdir(parents=True)
+    (tmp_path / "models" / "models.config").touch()
+    done = _train(*TOY, folder=tmp_path)
+    assert done.returncode == 1
+    assert "models cannot be written (Is a directory)" in done.stderr
+    assert (
+        "Version 1 was published, as models/toy/1. Left to do: its entry in models.config, its report." in done.stderr
+    )
+    (tmp_path / LOCK).rmdir()
+    _ends_what_was_left(tmp_path)
+    assert 'name: "toy"' in (tmp_path / "models" / "models.config").read_text()
