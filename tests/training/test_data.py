@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.data import Dataset, Examples, cut
+from training.data import Dataset, Examples, by_chance, cut
 
 
 def examples(*counts: int) -> Examples:
@@ -34,7 +34,7 @@ def test_the_weight_of_a_very_rare_label_has_a_limit() -> None:
 
 
 def test_so_many_are_held_out_of_a_small_label_unless_that_is_more_than_a_fifth() -> None:
-    rest, held_out = cut(examples(1000, 60, 20, 5), 0.05, seed=0, at_least=5)
+    rest, held_out = cut(examples(1000, 60, 20, 5), 0.05, order=by_chance(0), at_least=5)
     assert np.bincount(held_out.labels).tolist() == [50, 5, 4, 1]
     assert np.bincount(rest.labels).tolist() == [950, 55, 16, 4]
     assert sorted([*rest.inputs, *held_out.inputs]) == list(range(1085))

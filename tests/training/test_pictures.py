@@ -309,6 +309,19 @@ def test_the_seed_chooses_what_is_held_out(folder: Path) -> None:
     assert not np.array_equal(first, other)
 
 
+def test_a_picture_that_was_learned_from_is_not_in_the_test_of_a_folder_that_grew(folder: Path) -> None:
+    before, _ = read(folder)
+    for label, start in (("cat", 500), ("dog", 600)):
+        for number in range(start, start + 6):
+            write(folder / label / f"0{number}.png", number)  # sorted in between
+    after, _ = read(folder)
+    learned, tested, tests = (
+        {pixels.tobytes() for pixels in part.inputs} for part in (before.train, before.test, after.test)
+    )
+    assert learned.isdisjoint(tests)
+    assert len(tested & tests) >= 0.8 * len(tested)
+
+
 def test_a_file_name_that_is_no_unicode_is_listed(folder: Path) -> None:
     with open(os.fsencode(folder / "cat") + b"/\xff.png", "wb") as file:  # noqa: PTH123 - a name in bytes
         file.write(b"no picture")

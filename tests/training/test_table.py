@@ -46,6 +46,19 @@ def test_labels_are_sorted_by_name_and_a_large_table_is_cut_in_three(write_csv: 
     assert data.judged_on == "mine"
 
 
+@pytest.mark.parametrize(("few", "many"), [(60, 70), (200, 210), (200, 400)])
+def test_a_text_that_was_learned_from_is_not_in_the_test_of_a_table_that_grew(
+    few: int, many: int, write_csv: WriteCsv
+) -> None:
+    before, _ = read(write_csv(_many(few)))
+    header, *rows = _many(many).splitlines(keepends=True)
+    after, _ = read(write_csv(header + "".join(rows[::-1])))
+    assert len(before.test) + len(before.train) + len(before.validation) == few
+    assert set(before.train.inputs).isdisjoint(after.test.inputs)
+    kept = set(before.test.inputs) & set(after.test.inputs)
+    assert len(kept) >= 0.8 * len(before.test)
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_every_format_gives_the_same_texts_of_any_number_of_labels(suffix: str, tmp_path: Path) -> None:
     write_sentences(tmp_path / "made.csv", 120, labels=4)

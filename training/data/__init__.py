@@ -1,6 +1,7 @@
 """Data sets: where they come from, and how they are cut. Each reader is one module and gives a `Dataset`."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -105,22 +106,36 @@ class Dataset:
         return even
 
 
-def cut(examples: Examples, share: float, *, seed: int, at_least: int = 1) -> tuple[Examples, Examples]:
-    """Hold out a share of each label's examples, chosen by chance.
+Order = Callable[[NDArray[np.int64]], NDArray[np.int64]]
+"""Positions of a label's examples → the same, in the order in which they are held out."""
+
+
+def by_chance(seed: int) -> Order:
+    """For data that never grow: one more example would change the order of all."""
+    return np.random.default_rng(seed).permutation
+
+
+def by_content(examples: Examples, *, seed: int, content: Callable[[Any], str]) -> Order:
+    """For data that grow: by a hash of the seed and of what an example is, so that new examples come in between."""
+    hashes = [hashlib.sha256(f"{seed}\0{content(example)}".encode()).digest() for example in examples.inputs]
+    return lambda positions: np.array(sorted(positions, key=hashes.__getitem__), dtype=np.int64)
+
+
+def cut(examples: Examples, share: float, *, order: Order, at_least: int = 1) -> tuple[Examples, Examples]:
+    """Hold out the first share of each label's examples.
 
     Args:
         examples: to be cut.
         share: of each label's examples.
-        seed: chooses them.
+        order: which are the first.
         at_least: hold out so many of a label where that is no more than a fifth of it.
 
     Returns:
         what remains, and what was held out (at least one example of each label).
     """
-    chance = np.random.default_rng(seed)
     held = np.zeros(len(examples), dtype=np.bool_)
     for label in np.unique(examples.labels):
-        positions = chance.permutation(np.flatnonzero(examples.labels == label))
+        positions = order(np.flatnonzero(examples.labels == label))
         fewest = max(1, min(at_least, len(positions) // ENOUGH))
         held[positions[: max(fewest, round(share * len(positions)))]] = True
     return examples.take(~held), examples.take(held)
@@ -134,11 +149,18 @@ def in_parts(
     labels: list[str],
     validation: float,
     seed: int,
+    content: Callable[[Any], str],
     sha256: str,
 ) -> Dataset:
     """The user's own examples as a data set. What they do not come with is cut from what there is to learn from.
 
     Fewer than TOY examples are not cut: they serve for all three parts, and the data set says that it is `seen`.
+
+    As the data grow, examples keep their parts: a version that learned from fewer has not learned from what tests the
+    next one. One order, see `by_content`, has the test first, the validation after it and the training last. Of a label
+    that grows by m examples about √m / 3 change sides where two parts meet, for the parts have fixed shares (a fixed
+    limit of the hash would move none, but leave small labels without a test); the validation lies between what was
+    learned from and the test.
 
     Args:
         given: the parts that there are: `train`, and perhaps `validation` and `test`.
@@ -147,6 +169,7 @@ def in_parts(
         labels: their names.
         validation: share of the training data to hold out, if it is not given.
         seed: which are held out.
+        content: an input → what it is known by, whatever else is there.
         sha256: of the content.
 
     Raises:
@@ -165,10 +188,11 @@ def in_parts(
     if len(test := given.get("test", train)) < FEWEST:
         raise DataProblem(f"{source} has {len(test)} examples to test on: give it at least {FEWEST}, better hundreds.")
     if "test" not in given:
-        train, test = cut(train, TEST, seed=seed)
+        train, test = cut(train, TEST, order=by_content(train, seed=seed, content=content))
     held_out = given.get("validation")
     if held_out is None:
-        train, held_out = cut(train, validation, seed=seed, at_least=ENOUGH)
+        order = by_content(train, seed=seed, content=content)
+        train, held_out = cut(train, validation, order=order, at_least=ENOUGH)
     return Dataset(name, labels, train, held_out, test, seen=False, sha256=sha256)
 
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data import Dataset, Examples, cut
+from training.data import Dataset, Examples, by_chance, cut
 from training.problems import DataProblem
 
 LABELS = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -39,7 +39,7 @@ def read(folder: Path | None, *, name: str, validation: float, seed: int) -> Dat
         DataProblem: it is not there, or not what it should be.
     """
     train, test = _download() if folder is None else _read_batches(folder)
-    rest, held_out = cut(train, validation, seed=seed)
+    rest, held_out = cut(train, validation, order=by_chance(seed))
     return Dataset(
         name=name, labels=LABELS, train=rest, validation=held_out, test=test, seen=False, sha256=_checksum(train, test)
     )

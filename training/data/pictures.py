@@ -130,6 +130,7 @@ def read(
         labels=[tidy(label) for label in written],
         validation=validation,
         seed=seed,
+        content=lambda position: checksums[position],
         sha256=_checksum(f"{found[at].part}\0{tidy(found[at].label)}\0{checksums[at]}\0" for at in kept),
     )
     dataset = replace(

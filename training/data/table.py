@@ -96,7 +96,7 @@ def read(
     check({row.label for row in rows}, source=path, bad=_bad(faults, unit))
     labels = sorted({row.label for row in rows})
     left_out = copies(
-        [" ".join(row.text.casefold().split()) for row in rows],
+        [_reading(row.text) for row in rows],
         [row.label for row in rows],
         [f"{unit} {row.number}" for row in rows],
         thing="text",
@@ -115,9 +115,15 @@ def read(
         labels=labels,
         validation=validation,
         seed=seed,
+        content=_reading,
         sha256=checksum,
     )
     return dataset, _bad(faults, unit)
+
+
+def _reading(text: str) -> str:
+    """What is left of a text where case and spaces do not count."""
+    return " ".join(text.casefold().split())
 
 
 def _bad(faults: list[Fault], unit: str) -> list[Bad]:
