@@ -103,6 +103,44 @@ def test_a_part_that_is_missing_is_cut_from_the_training(folder: Path, tmp_path:
     assert (len(data.train), len(data.validation), len(data.test)) == (48, 8, 12)
 
 
+@pytest.mark.parametrize(("train", "validation", "test"), [("Training", "dev", "Testing"), ("train", "Eval", "TEST")])
+def test_parts_are_known_by_other_names_too(
+    train: str, validation: str, test: str, folder: Path, tmp_path: Path
+) -> None:
+    parts = tmp_path / "parts"
+    shutil.copytree(folder, parts / train)
+    for part, start in ((validation, 200), (test, 400)):
+        write_label(parts / part / "cat", 4, start)
+        write_label(parts / part / "dog", 5, start + 100)
+    data, bad = read(parts)
+    assert data.labels == ["cat", "dog"]
+    assert (len(data.train), len(data.validation), len(data.test)) == (60, 9, 9)
+    assert not bad
+
+
+def test_parts_of_unknown_names_are_not_taken_for_labels(folder: Path, tmp_path: Path) -> None:
+    parts = tmp_path / "parts"
+    for part in ("first_half", "second_half"):
+        shutil.copytree(folder, parts / part)
+    with pytest.raises(DataProblem, match=r"'first_half' and 'second_half', which look .* folders cat, dog.* call"):
+        read(parts)
+
+
+def test_folders_in_labels_folders_that_hold_pictures_too_are_no_labels(folder: Path) -> None:
+    for label, start in (("cat", 200), ("dog", 300)):
+        write_label(folder / label / "day", 5, start)
+        write_label(folder / label / "night", 5, start + 50)
+    assert read(folder)[0].labels == ["cat", "dog"]
+
+
+def test_a_folder_of_one_name_in_every_labels_folder_is_no_label(folder: Path) -> None:
+    for label in ("cat", "dog"):
+        (folder / label).rename(folder / "images")
+        (folder / label).mkdir()
+        (folder / "images").rename(folder / label / "images")
+    assert read(folder)[0].labels == ["cat", "dog"]
+
+
 def test_trains_beside_buses_are_a_label(folder: Path) -> None:
     (folder / "cat").rename(folder / "train")
     assert read(folder)[0].labels == ["dog", "train"]

@@ -29,7 +29,17 @@ from training.data.labels import check, tidy
 from training.data.left_out import Bad
 from training.problems import DataProblem
 
-PARTS = {"test": "test", "validation": "validation", "val": "validation", "valid": "validation", "train": "train"}
+PARTS = {
+    "test": "test",
+    "testing": "test",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "eval": "validation",
+    "train": "train",
+    "training": "train",
+}
 """Folders that are parts of a data set and no labels, and what they are."""
 JUNK = {"__MACOSX"}
 """What archives bring along besides hidden files."""
@@ -47,6 +57,8 @@ SMALLEST_SIDE, LARGEST_SIDE, STEP = 32, 128, 8
 """Pixels, where the size follows from the pictures."""
 SAMPLE = 200
 """Pictures that it follows from."""
+SHOWN = 3
+"""Names that a message lists."""
 
 
 Identity = tuple[int, int]
@@ -74,7 +86,7 @@ def read(
     """The pictures of a folder, and the files that were left out.
 
     A label's pictures lie in a folder called as the label, or in folders inside it. The labels' folders lie in
-    `folder`, or in its folders `train`, `test` and `validation` (or `val`), of which all but `train` may be missing:
+    `folder`, or in its folders `train`, `test` and `validation` (see PARTS), of which all but `train` may be missing:
     what is missing is cut from `train`, see `training.data.in_parts`. Labels are sorted by name.
 
     Whatever the gateway takes is read as the gateway reads it, cropped to the middle and resized. Hidden files are
@@ -149,7 +161,7 @@ def find(folder: Path) -> tuple[list[Picture], list[Bad]]:
         them, and what else lies there.
 
     Raises:
-        DataProblem: the folder cannot be read, or it holds no folders.
+        DataProblem: the folder cannot be read, it holds no folders, or they look like parts of other names.
     """
     try:
         parts, bad = _parts(folder)
@@ -194,12 +206,34 @@ def _parts(folder: Path) -> tuple[dict[str, list[Path]], list[Bad]]:
         len(named) > 1 or len(folders) == 1
     )
     if not divided:
+        _check_names(folder, folders)
         return {"train": [folder]}, []
     parts: dict[str, list[Path]] = {}
     for path, part in named.items():
         parts.setdefault(part, []).append(path)
     beside = [path for path in inside if path not in named]
     return parts, [Bad(_place(path, folder), "it is in none of train, validation and test") for path in beside]
+
+
+def _check_names(folder: Path, labels: Sequence[Path]) -> None:
+    """Whether the labels' folders are labels': those of parts hold all the same folders and nothing else."""
+    with suppress(OSError):  # what cannot be read is told with the files
+        names = _only_folders(labels[0]) if len(labels) > 1 else set()
+        # one name that all labels share, such as `images`, is no list of labels
+        if len(names) > 1 and all(_only_folders(label) == names for label in labels[1:]):
+            first, second, *_ = labels
+            some = ", ".join(sorted(names)[:SHOWN])
+            raise DataProblem(
+                f"{folder} holds {first.name!r} and {second.name!r}, which look like parts of a data set: each "
+                f"holds nothing but the folders {some}. If these are the labels, call the folders around them train, "
+                "test and validation; if not, put the pictures of each label into its folder without folders between."
+            )
+
+
+def _only_folders(folder: Path) -> set[str]:
+    """The names of the folders in a folder that holds nothing else."""
+    inside = _visible(folder)
+    return {path.name for path in inside} if all(map(_is_folder, inside)) else set()
 
 
 def _files(label: Path, root: Identity) -> tuple[list[Path], list[tuple[Path, str]]]:
