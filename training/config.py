@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, FiniteFloat, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 Recipe = Literal["accurate", "seed"]
+LearningRate = Annotated[FiniteFloat, Field(gt=0)]
 
 
 def by_recipe(accurate: Any, seed: Any) -> Callable[[dict[str, Any]], Any]:
@@ -46,7 +47,7 @@ class Config(BaseSettings):
     """Folder for the report, the checkpoint and TensorBoard's logs; runs/<name> when not given."""
     epochs: PositiveInt
     batch_size: PositiveInt
-    learning_rate: PositiveFloat
+    learning_rate: LearningRate
     smoothing: NonNegativeFloat
     patience: PositiveInt | None = None
     """Stop after so many epochs without a better one; all epochs when not given."""
@@ -111,7 +112,7 @@ class CnnConfig(Config):
     """Times that every training picture is seen."""
     batch_size: PositiveInt = Field(default_factory=by_recipe(accurate=1000, seed=64))
     """Examples that a step learns from; fewer where an epoch would have hardly a step."""
-    learning_rate: PositiveFloat = Field(default_factory=by_recipe(accurate=0.15, seed=2e-3))
+    learning_rate: LearningRate = Field(default_factory=by_recipe(accurate=0.15, seed=2e-3))
     """Of Muon at its start, from where it falls to zero on a line (accurate), or of Adam after a short rise, from where
     it falls to zero on a cosine (seed)."""
     smoothing: NonNegativeFloat = Field(default_factory=by_recipe(accurate=0.2, seed=0.0), lt=1)
@@ -153,7 +154,7 @@ class LstmConfig(Config):
     """Times that every training text is seen."""
     batch_size: PositiveInt = 64
     """Examples that a step learns from; fewer where an epoch would have hardly a step."""
-    learning_rate: PositiveFloat = 2e-3
+    learning_rate: LearningRate = 2e-3
     """Of Adam at its start; it falls to zero on a cosine."""
     smoothing: NonNegativeFloat = Field(default_factory=by_recipe(accurate=0.1, seed=0.0), lt=1)
     """Share of the right label's probability that goes to all labels alike: it keeps a network from being too sure."""

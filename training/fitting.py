@@ -124,13 +124,12 @@ class _Keeper(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships no 
         self._began = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        if logs and not math.isfinite(logs["loss"]):
-            raise DivergedProblem(
-                f"The loss is {logs['loss']} at step {batch + 1}: the network has diverged; "
-                "start anew with --restart and a lower --learning-rate."
-            )
+        if logs:
+            _check_finite({"loss": logs["loss"]}, f"at step {batch + 1}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        # before anything is kept: the checkpoint stays at the last epoch whose numbers are some
+        _check_finite(logs or {}, f"after epoch {epoch + 1}")
         progress = self._progress
         progress.epochs = epoch + 1
         progress.seconds += time.monotonic() - self._began
@@ -142,6 +141,16 @@ class _Keeper(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships no 
             self._checkpoint.save(self.model, progress)
         if _patience_lost(progress, self._patience):
             self.model.stop_training = True
+
+
+def _check_finite(logs: dict[str, float], moment: str) -> None:
+    """Whether all that Keras measured, by its names, are numbers."""
+    for name, value in logs.items():
+        if not math.isfinite(value):
+            raise DivergedProblem(
+                f"The {name} is {value} {moment}: the network has diverged; "
+                "start anew with --restart and a lower --learning-rate."
+            )
 
 
 def _feed(

@@ -90,6 +90,8 @@ def test_every_flag_is_explained(config: type[CnnConfig | LstmConfig]) -> None:
         (["cnn", "--epochs", "0"], "--epochs 0: Input should be greater than 0"),
         (["cnn", "--validation", "0.9"], "--validation 0.9: "),
         (["lstm", "--batch-size", "many"], "--batch-size many: "),
+        (["lstm", "--learning-rate", "inf"], "--learning-rate inf: Input should be a finite number"),
+        (["cnn", "--learning-rate", "nan"], "--learning-rate nan: Input should be a finite number"),
         (["cnn", "--recipe", "best"], "--recipe best: Input should be 'accurate' or 'seed'"),
         (["cnn", "--units", "3"], "unrecognized arguments: --units 3"),
     ],

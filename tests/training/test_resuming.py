@@ -110,3 +110,15 @@ def test_a_network_that_diverges_is_not_published(cifar_folder: Path, tmp_path: 
     assert "diverged" in done.stderr
     assert "lower --learning-rate" in done.stderr
     assert not list(tmp_path.glob("models/*/*"))
+
+
+def test_a_network_that_diverges_in_the_last_step_is_neither_published_nor_kept(tmp_path: Path) -> None:
+    data = ROOT / "training" / "data" / "three_sentences.csv"
+    flags = ["--data", str(data), "--recipe", "seed", "--vocabulary", "100", "--length", "6", "--epochs", "1"]
+    # the only step's loss is that of the weights before it
+    done = _run(tmp_path, "lstm", *flags, "--learning-rate", "3e38")
+    assert done.returncode == 1
+    assert "The val_loss is nan after epoch 1: the network has diverged; start anew with" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs" / FILE).exists()
+    assert not list(tmp_path.glob("models/*/*"))
