@@ -5,19 +5,28 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import httpx
 from pydantic import Field, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, SettingsConfigDict
 from tqdm import tqdm
 
+from sightread_client import AsyncClient, BadInput, ImageAnswer, Options, SightreadError, TextAnswer, Unreachable
 from training.data import Examples
 from training.evaluation import wilson_interval
 from training.problems import TrainingProblem
 
 DONE, FAILED, WRONG_FLAGS, INTERRUPTED = 0, 1, 2, 130
+PATIENCE_SECONDS = 300.0
+"""For one answer: a service that is full, or that limits the rate, is asked again and again …"""
+RETRIES = 1000
+"""… so that the time decides."""
+SHOWN = 10
+"""Examples without an answer that are named."""
+SHORT = 60
+"""Characters of a text that it is named by."""
 
 
 class EvaluateConfig(BaseSettings):
@@ -55,8 +64,19 @@ class EvaluateConfig(BaseSettings):
     """Requests at once."""
 
 
-class Unanswered(TrainingProblem):
-    """The service did not answer, or not with a label."""
+@dataclass(frozen=True)
+class Unanswered:
+    """An example that has no answer, as people recognize it, and why."""
+
+    example: str
+    why: str
+
+
+class NoAnswers(TrainingProblem):
+    """The service does not answer, or what answers is no such service."""
+
+
+Outcome = ImageAnswer | TextAnswer | Unanswered
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -69,70 +89,92 @@ def main(arguments: Sequence[str]) -> int:
         return WRONG_FLAGS
     try:
         examples, labels = _test_set(config)
-        answered = asyncio.run(ask_all(config, examples))
+        outcomes = asyncio.run(ask_all(config, examples))
+        report(outcomes, [labels[label] for label in examples.labels])
     except TrainingProblem as problem:
         _complain(str(problem))
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
-    report(answered, [labels[label] for label in examples.labels])
     return DONE
 
 
-def report(answered: Sequence[tuple[str, int]], truth: Sequence[str]) -> None:
-    """Print the accuracy, its 95 % interval (Wilson, 1927) and each label's recall."""
-    right = [label == true for (label, _), true in zip(answered, truth, strict=True)]
-    low, high = wilson_interval(sum(right), len(right))
-    versions = Counter(version for _, version in answered)
-    print(f"answered by version {', '.join(f'{version} ({count:,})' for version, count in versions.items())}")  # noqa: T201
-    print(f"accuracy {sum(right) / len(right):.2%} of {len(right):,} (95 % interval {low:.2%} – {high:.2%})")  # noqa: T201
-    for label, count in sorted(Counter(truth).items()):
-        hits = sum(hit for hit, true in zip(right, truth, strict=True) if true == label)
-        print(f"  {label:12} recall {hits / count:.2%} of {count:,}")  # noqa: T201
+def report(outcomes: Sequence[Outcome], truth: Sequence[str]) -> None:
+    """Print the accuracy, its 95 % interval (Wilson, 1927) and each label's recall, and what has no answer.
 
-
-async def ask_all(config: EvaluateConfig, examples: Examples) -> list[tuple[str, int]]:
-    """Every example's answer: its best label, and the version that gave it.
+    That is left out of the figures: no answer is not a wrong one.
 
     Raises:
-        Unanswered: the service cannot be reached, or it refuses.
+        NoAnswers: there is no answer at all.
     """
-    limits = httpx.Limits(max_connections=config.connections)
-    headers = {"X-API-Key": config.api_key} if config.api_key else {}
-    async with httpx.AsyncClient(base_url=config.url, limits=limits, timeout=60, headers=headers) as client:
-        await _ask(client, config, examples.inputs[0])  # no progress bar for a service that is not there
-        gate = asyncio.Semaphore(config.connections)
-        progress = tqdm(total=len(examples), unit=" requests", disable=not sys.stderr.isatty())
+    unanswered = [outcome for outcome in outcomes if isinstance(outcome, Unanswered)]
+    answered = [
+        (answer, true) for answer, true in zip(outcomes, truth, strict=True) if not isinstance(answer, Unanswered)
+    ]
+    if not answered:
+        raise NoAnswers(
+            f"none of {len(outcomes):,} examples was answered, as {unanswered[0].example}: {unanswered[0].why}"
+        )
+    right = [answer.label == true for answer, true in answered]
+    low, high = wilson_interval(sum(right), len(right))
+    versions = Counter(answer.model.version for answer, _ in answered)
+    print(f"answered by version {', '.join(f'{version} ({count:,})' for version, count in versions.items())}")  # noqa: T201
+    print(f"accuracy {sum(right) / len(right):.2%} of {len(right):,} (95 % interval {low:.2%} – {high:.2%})")  # noqa: T201
+    for label, count in sorted(Counter(true for _, true in answered).items()):
+        hits = sum(answer.label == true == label for answer, true in answered)
+        print(f"  {label:12} recall {hits / count:.2%} of {count:,}")  # noqa: T201
+    if unanswered:
+        print(f"not answered, and left out of these figures: {len(unanswered):,} of {len(outcomes):,}")  # noqa: T201
+        for one in unanswered[:SHOWN]:
+            print(f"  {one.example}: {one.why}")  # noqa: T201
+        if len(unanswered) > SHOWN:
+            print(f"  and {len(unanswered) - SHOWN:,} more")  # noqa: T201
 
-        async def ask(example: Any) -> tuple[str, int]:
-            async with gate:
-                answer = await _ask(client, config, example)
-            progress.update()
-            return answer
 
-        with progress:
-            return await asyncio.gather(*map(ask, examples.inputs))
+async def ask_all(config: EvaluateConfig, examples: Examples) -> list[Outcome]:
+    """Every example's outcome, in their order.
 
-
-async def _ask(client: httpx.AsyncClient, config: EvaluateConfig, example: Any) -> tuple[str, int]:
-    query: dict[str, int] = {"top_k": 1} | ({"version": config.version} if config.version else {})
+    Raises:
+        NoAnswers: the service cannot be reached, is no such service, or refuses whatever it is asked.
+    """
     try:
-        if config.what == "image":
-            from training.golden import png  # noqa: PLC0415  # needs Keras
+        async with AsyncClient(config.url, api_key=config.api_key or None, retries=0) as client:
+            await client.models()  # no progress bar for a service that is not there
+        async with AsyncClient(
+            config.url, api_key=config.api_key or None, timeout=PATIENCE_SECONDS, retries=RETRIES
+        ) as client:
+            return await _ask_each(client, config, examples)
+    except Unreachable as error:
+        raise NoAnswers(f"{error.detail} Start the service (make serve), or name another one with --url.") from error
+    except (SightreadError, ValueError) as error:
+        raise NoAnswers(str(error)) from error
 
-            headers = {"Content-Type": "image/png"}
-            response = await client.post("/classify-image", params=query, content=png(example), headers=headers)
-        else:
-            response = await client.post("/classify-text", params=query, json={"text": example})
-    except httpx.HTTPError as error:
-        raise Unanswered(
-            f"nobody answers at {config.url} ({error or type(error).__name__}): start the service (make serve) or "
-            "name another one with --url"
-        ) from error
-    if response.status_code != httpx.codes.OK:
-        raise Unanswered(f"the service answered {response.status_code}: {response.json().get('detail')}")
-    answer = response.json()
-    return answer["label"], answer["model"]["version"]
+
+async def _ask_each(client: AsyncClient, config: EvaluateConfig, examples: Examples) -> list[Outcome]:
+    gate = asyncio.Semaphore(config.connections)
+    progress = tqdm(total=len(examples), unit=" requests", disable=not sys.stderr.isatty())
+
+    async def ask(position: int) -> Outcome:
+        async with gate:
+            outcome = await _ask(client, config, examples.inputs[position], position)
+        progress.update()
+        return outcome
+
+    with progress:
+        return await asyncio.gather(*map(ask, range(len(examples))))
+
+
+async def _ask(client: AsyncClient, config: EvaluateConfig, example: Any, position: int) -> Outcome:
+    options = Options(top_k=1, version=config.version)
+    try:
+        if config.what == "text":
+            return await client.classify_text(example, **options)
+        from training.golden import png  # noqa: PLC0415  # needs Keras
+
+        return await client.classify_image(png(example), **options)
+    except BadInput as error:
+        name = repr(example[:SHORT]) if config.what == "text" else f"test picture {position + 1:,}"
+        return Unanswered(name, error.detail)
 
 
 def _test_set(config: EvaluateConfig) -> tuple[Examples, list[str]]:

@@ -11,6 +11,7 @@ from sightread_client.retrying import Attempts
 
 SHORTEST = 0.001
 """Seconds: what X-Request-Timeout can say."""
+LAST_PORT = 65_535
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Connection:
             parts = httpx.URL(self.url)
         except httpx.InvalidURL as error:
             raise ValueError(f"{self.url!r} is no address ({error})") from error
-        if parts.scheme not in {"http", "https"} or not parts.host:
+        if parts.scheme not in {"http", "https"} or not parts.host or not 0 <= (parts.port or 0) <= LAST_PORT:
             raise ValueError(f"{self.url!r} is no address such as http://127.0.0.1:8080")
         if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
             raise ValueError("the API key holds characters that no key has")

@@ -222,6 +222,8 @@ def test_retry_after_is_a_number_of_seconds_or_a_date() -> None:
         ("ftp://127.0.0.1", {}, "no address"),
         ("http://", {}, "no address"),
         ("http://127.0.0.1:port", {}, "no address"),
+        ("http://127.0.0.1:99999", {}, "no address"),
+        ("http://127.0.0.1:-1", {}, "no address"),
         ("http://127.0.0.1", {"timeout": 0}, "timeout"),
         ("http://127.0.0.1", {"timeout": float("nan")}, "timeout"),
         ("http://127.0.0.1", {"api_key": "a\nb"}, "API key"),

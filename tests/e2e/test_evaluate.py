@@ -7,13 +7,22 @@ from pathlib import Path
 import pytest
 from PIL import ImageColor
 
-from tests.e2e.processes import Service
+from tests.e2e.conftest import Start
+from tests.e2e.processes import Service, started
 from tests.e2e.tiny_models import COLOURS, picture
 
 
 def _evaluate(*arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "sightread", "evaluate", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def _reviews(rows: int, good: str = "good", bad: str = "bad") -> str:
+    """A table of them, half good."""
+    moods = ((good, "positive"), (bad, "negative"))
+    return "text,label\n" + "".join(
+        f"{mood} film {number},{label}\n" for number in range(rows // 2) for mood, label in moods
+    )
 
 
 @pytest.mark.parametrize(
@@ -43,6 +52,60 @@ def test_a_folder_of_pictures_and_a_certain_version(service: Service, tmp_path: 
     assert "answered by version 1 (18)" in done.stdout
     assert "accuracy 100.00% of 18 " in done.stdout
     assert all(f"{colour:12} recall 100.00% of 6" in done.stdout for colour in COLOURS)
+
+
+def test_what_the_service_refuses_is_named_and_left_out_of_the_figures(service: Service, tmp_path: Path) -> None:
+    (tmp_path / "reviews.csv").write_text(_reviews(120, good="good" + " long" * 300))
+    done = _evaluate("text", "--url", service.url, "--data", str(tmp_path / "reviews.csv"))
+    assert done.returncode == 0, done.stderr
+    assert "accuracy 100.00% of 12 " in done.stdout
+    assert "recall 100.00% of 12" in done.stdout
+    left_out = done.stdout.partition("not answered, and left out of these figures: 12 of 24\n")[2].splitlines()
+    assert len(left_out) == 11
+    assert "'good long long" in left_out[0]
+    assert "at most 1,000" in left_out[0]
+    assert left_out[-1] == "  and 2 more"
+
+
+def test_a_service_that_refuses_every_example_is_no_evaluation(service: Service, tmp_path: Path) -> None:
+    (tmp_path / "reviews.csv").write_text(_reviews(120, good="good" + " long" * 300, bad="bad" + " long" * 300))
+    done = _evaluate("text", "--url", service.url, "--data", str(tmp_path / "reviews.csv"))
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert "none of 24 examples was answered" in line
+
+
+def test_a_limited_rate_is_kept_to(start_gateway: Start, repository: Path, tmp_path: Path) -> None:
+    limited = start_gateway("--models", str(repository), "--rate-limit", "8/second")
+    limited.wait_for(limited.is_ready)
+    (tmp_path / "reviews.csv").write_text(_reviews(100))
+    done = _evaluate("text", "--url", limited.url, "--data", str(tmp_path / "reviews.csv"))
+    assert done.returncode == 0, done.stderr
+    assert "accuracy 100.00% of 20 " in done.stdout
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:99999", "localhost:8080", "http://", "http://[::1"])
+def test_what_is_no_address_is_told_in_one_line(url: str, tmp_path: Path) -> None:
+    (tmp_path / "reviews.csv").write_text(_reviews(100))
+    done = _evaluate("text", "--url", url, "--data", str(tmp_path / "reviews.csv"))
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert f"{url!r} is no address" in line
+
+
+def test_what_is_no_such_service_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "reviews.csv").write_text(_reviews(100))
+    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(tmp_path)]
+    with started(command, "Serving HTTP on ", tmp_path / "log") as other:
+        url = other.url.partition("(")[2].partition("/)")[0]
+        missing = _evaluate("text", "--url", url, "--data", str(tmp_path / "reviews.csv"))
+        (tmp_path / "models").write_text("<html>Welcome</html>")
+        welcome = _evaluate("text", "--url", url, "--data", str(tmp_path / "reviews.csv"))
+    assert (missing.returncode, welcome.returncode) == (1, 1)
+    (line,) = missing.stderr.splitlines()
+    assert f"{url}/models answered 404" in line
+    (line,) = welcome.stderr.splitlines()
+    assert "is no answer of a Sightread service: is this its address?" in line
 
 
 def test_nobody_there_and_nothing_to_send_are_told(tmp_path: Path) -> None:
