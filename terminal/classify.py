@@ -174,8 +174,9 @@ def _items(options: argparse.Namespace) -> Iterator[Item]:
         )
     if [*options.pictures, *texts].count(STDIN) > 1:
         raise NotAsked("standard input can be read only once")
-    if STDIN in {*options.pictures, *texts} and sys.stdin.isatty():
-        raise NotAsked("- reads standard input, which is this terminal: pipe something in, or name a file")
+    if STDIN in {*options.pictures, *texts} and (sys.stdin is None or sys.stdin.isatty()):
+        what = "closed" if sys.stdin is None else "this terminal"
+        raise NotAsked(f"- reads standard input, which is {what}: pipe something in, or name a file")
     for name in options.pictures:
         yield from _pictures(name)
     for text in options.text:

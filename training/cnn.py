@@ -121,6 +121,11 @@ def read(config: CnnConfig) -> Dataset:
             raise DataProblem(f"CIFAR-10's pictures have {cifar10.SIDE} pixels a side: leave --size out.")
         name = config.dataset_name or "CIFAR-10"
         return cifar10.read(config.data, name=name, validation=config.validation, seed=config.seed)
+    if config.recipe == "seed" and config.size is not None and config.size < cnn_seed.SMALLEST_SIDE:
+        raise DataProblem(
+            f"--recipe seed sees nothing in pictures of {config.size} pixels a side: give --size "
+            f"{cnn_seed.SMALLEST_SIDE} or more, or leave --recipe out."
+        )
     data, bad = pictures.read(
         config.data,
         name=config.dataset_name or config.data.resolve().name,

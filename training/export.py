@@ -258,9 +258,9 @@ def _write(folder: Path, model: keras.Model, contract: Contract, explain: Explai
         archive.add_endpoint(contract.explain, explain, input_signature=[_wire(contract.input)])
     try:
         archive.write_out(str(folder), verbose=False)
+        write_warmup(folder, contract, name=name, signature=SERVING)
     except tf.errors.OpError as error:  # TensorFlow's own file system says so when the disk is full
         raise OSError(errno.EIO, error.message) from error
-    write_warmup(folder, contract, name=name, signature=SERVING)
 
 
 def _wire(spec: ImageInput | TextInput) -> tf.TensorSpec:

@@ -37,7 +37,8 @@ def write_warmup(folder: Path, contract: Contract, *, name: str, signature: str)
         signature: that answers `contract.output`.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: the file's folder cannot be made.
+        tf.errors.OpError: the file cannot be written.
     """
     path = folder / REQUESTS
     path.parent.mkdir()

@@ -255,6 +255,15 @@ def test_wrong_flags_are_named(arguments: tuple[str, ...], why: str) -> None:
     assert why in done.err
 
 
+@pytest.mark.parametrize("arguments", [("-",), ("--text", "-"), ("--texts", "-")])
+def test_closed_standard_input_is_told(arguments: tuple[str, ...]) -> None:
+    command = ["sh", "-c", '"$@" <&-', "sh", *SIGHTREAD, "classify", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "standard input, which is closed: pipe something in" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_terminal_is_not_waited_for(on_terminal: Classify) -> None:
     done = on_terminal("-")
     assert done.code == 2

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from training.__main__ import main
 from training.config import CnnConfig, LstmConfig
@@ -112,6 +113,20 @@ def test_a_missing_data_set_exits_with_1_and_one_line(tmp_path: Path, capsys: py
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("sightread train cnn: ")
     assert "with --data, or leave --data out" in line
+
+
+@pytest.mark.parametrize("size", ["8", "17"])
+def test_pictures_too_small_for_the_seed_exit_with_1_and_one_line(
+    size: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label, value in (("dark", 0), ("light", 200)):
+        (tmp_path / label).mkdir()
+        for number in range(3):
+            Image.new("RGB", (20, 20), (value + number,) * 3).save(tmp_path / label / f"{number}.png")
+    places = ["--data", str(tmp_path), "--models", str(tmp_path / "models"), "--output", str(tmp_path / "runs")]
+    assert main(["cnn", "--recipe", "seed", "--size", size, *places]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"pictures of {size} pixels a side: give --size 18 or more, or leave --recipe out" in line
 
 
 def test_a_repository_that_cannot_be_written_exits_with_1_before_training(

@@ -1,4 +1,5 @@
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 from serving.contract import ATTRIBUTION, EXPLAIN, LABEL, SCORE, Contract, Golden
+from training import golden
 from training.explanation import Explain
 from training.export import SERVING, Session, check_repository, give_next_number, publish
 from training.problems import GoldenDisagreement, RepositoryProblem
@@ -182,6 +184,26 @@ def test_a_repository_that_is_a_file_is_refused_before_anything_is_written(tmp_p
     (tmp_path / "models").write_text("")
     with pytest.raises(RepositoryProblem, match="not a folder"):
         check_repository(tmp_path / "models", "cnn")
+
+
+def test_a_disk_that_fills_up_at_the_warm_up_requests_is_told(version: Version, tmp_path: Path) -> None:
+    side = 512  # of one colour: small as PNG, three quarters of a megabyte as a request
+    pixels = keras.Input((side, side, 3), dtype="uint8", name="image")
+    mean = keras.ops.mean(keras.ops.cast(pixels, "float32"), axis=(1, 2)) / 255
+    model = keras.Model(pixels, keras.ops.softmax(mean))
+    spec = version[1].input.model_copy(update={"height": side, "width": side})
+    flat = [np.full((side, side, 3), (30 * number, 90, 0), np.uint8) for number in range(9)]
+    examples = golden.golden(model, spec, [golden.png(picture) for picture in flat], [])
+    contract = version[1].model_copy(update={"input": spec, "golden": examples})
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, unlimited[1]))
+    try:
+        with pytest.raises(RepositoryProblem, match=r"cannot be written .*: free it, or choose another one"):
+            publish(model, contract, repository=tmp_path, name="cnn")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert list((tmp_path / "cnn").iterdir()) == []
+    assert publish(model, contract, repository=tmp_path, name="cnn").name == "1"
 
 
 @pytest.mark.parametrize("name", ["", "../cnn", "a/b", ".hidden", "two words"])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from training.config import LstmConfig
 from training.data import Examples
-from training.recipes import cnn_accurate, lstm_accurate, lstm_seed
+from training.recipes import cnn_accurate, cnn_seed, lstm_accurate, lstm_seed
 from training.recipes.fused_lstm import FusedLSTM, LastState, fused_weights
 
 
@@ -24,6 +24,13 @@ def test_pictures_of_any_size_have_a_network(side: int, channels: int) -> None:
     pictures = _pictures(side, channels)
     network = cnn_accurate.build(pictures, 7)
     assert network(pictures[:2]).shape == (2, 7)
+
+
+def test_the_seed_has_a_network_for_its_smallest_pictures_and_none_for_smaller_ones() -> None:
+    pictures = _pictures(cnn_seed.SMALLEST_SIDE)
+    assert cnn_seed.build(pictures, 7)(pictures[:2]).shape == (2, 7)
+    with pytest.raises(ValueError, match="output size"):
+        cnn_seed.build(_pictures(cnn_seed.SMALLEST_SIDE - 1), 7)
 
 
 def test_each_block_halves_the_picture_until_it_is_small() -> None:

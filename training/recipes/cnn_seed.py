@@ -5,6 +5,8 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
+SMALLEST_SIDE = 18
+"""Pixels: of less the convolutions and poolings leave nothing."""
 WARMUP_STEPS = 500
 """Steps in which the learning rate rises from zero: at full rate the first ones kill many of the ReLUs for good."""
 
