@@ -156,7 +156,7 @@ async def _ask_each(client: AsyncClient, config: EvaluateConfig, examples: Examp
 
     async def ask(position: int) -> Outcome:
         async with gate:
-            outcome = await _ask(client, config, examples.inputs[position], position)
+            outcome = await _ask(client, config, examples.raw(position), position)
         progress.update()
         return outcome
 
@@ -164,17 +164,22 @@ async def _ask_each(client: AsyncClient, config: EvaluateConfig, examples: Examp
         return await asyncio.gather(*map(ask, range(len(examples))))
 
 
-async def _ask(client: AsyncClient, config: EvaluateConfig, example: Any, position: int) -> Outcome:
+async def _ask(client: AsyncClient, config: EvaluateConfig, raw: Path | bytes | str, position: int) -> Outcome:
     options = Options(top_k=1, version=config.version)
     try:
-        if config.what == "text":
-            return await client.classify_text(example, **options)
-        from training.golden import png  # noqa: PLC0415  # needs Keras
-
-        return await client.classify_image(png(example), **options)
+        if isinstance(raw, str):
+            return await client.classify_text(raw, **options)
+        return await client.classify_image(raw, **options)
     except BadInput as error:
-        name = repr(example[:SHORT]) if config.what == "text" else f"test picture {position + 1:,}"
-        return Unanswered(name, error.detail)
+        return Unanswered(_named(raw, position), error.detail)
+    except OSError as error:
+        return Unanswered(_named(raw, position), f"it cannot be read any more ({error.strerror})")
+
+
+def _named(raw: Path | bytes | str, position: int) -> str:
+    if isinstance(raw, bytes):
+        return f"test picture {position + 1:,}"
+    return repr(raw[:SHORT]) if isinstance(raw, str) else str(raw)
 
 
 def _test_set(config: EvaluateConfig) -> tuple[Examples, list[str]]:

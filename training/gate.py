@@ -14,8 +14,11 @@ Five checks, all of them made, so that one answer names everything that is wrong
 gateway would refuse such a version, and it would only be in the way.
 """
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from math import sqrt
 from pathlib import Path
 from typing import Any, Literal
@@ -25,17 +28,18 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from serving.contract import Contract
-from serving.preprocessing import preprocessor_for
+from serving.preprocessing import Preprocessor, preprocessor_for
 from serving.problems import Problem
 from training.cost import CostProblem, measure
 from training.data import Examples
 from training.export import SAME_MACHINE, SERVING, Session, prove
-from training.golden import png
-from training.problems import GoldenDisagreement, RepositoryProblem, TrainingProblem
+from training.problems import DataProblem, GoldenDisagreement, RepositoryProblem, TrainingProblem
 from training.repository import contract as contract_of
 from training.repository import megabytes
 
 BATCH = 64
+PREPARED_AT_ONCE = 16 * BATCH
+"""Examples that lie in memory as the version wants them: its pictures may be large."""
 MOST_COMPARED = 10_000
 """Test examples that two versions are compared on, at most."""
 ROUNDING = 1e-9
@@ -148,23 +152,43 @@ def enforce(judgement: Judgement, *, force: bool) -> list[str]:
     raise Refused(f"not published, for\n{reasons}\n{way_out}")
 
 
-def answers(session: Session, contract: Contract, raws: Sequence[bytes | str]) -> NDArray[np.float32]:
-    """Encoded pictures or texts through a version, prepared as its contract asks → probabilities [n, labels]."""
+def answers(session: Session, contract: Contract, raws: Sequence[Path | bytes | str]) -> NDArray[np.float32]:
+    """Pictures or texts through a version, prepared as its contract asks → probabilities [n, labels].
+
+    Args:
+        session: the version, loaded.
+        contract: what it says of itself.
+        raws: encoded pictures, or files that hold some, or texts.
+
+    Raises:
+        DataProblem: a file cannot be read any more, or is no picture any more.
+    """
     preprocessor = preprocessor_for(contract.input)
-    rows = [preprocessor.prepare(raw) for raw in raws]
-    probabilities = np.zeros((len(rows), len(contract.labels)), dtype=np.float32)
-    # like lengths together: a short text need not wait for a long one's padding
-    order = sorted(range(len(rows)), key=lambda position: len(rows[position]))
-    for start in range(0, len(order), BATCH):
-        positions = order[start : start + BATCH]
-        batch = preprocessor.collate([rows[position] for position in positions])
-        probabilities[positions] = session.call(SERVING, {contract.input.name: batch})[contract.output.name]
+    probabilities = np.zeros((len(raws), len(contract.labels)), dtype=np.float32)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for first in range(0, len(raws), PREPARED_AT_ONCE):
+            part = raws[first : first + PREPARED_AT_ONCE]
+            rows = list(threads.map(partial(_prepared, preprocessor), part))
+            # like lengths together: a short text need not wait for a long one's padding
+            order = np.argsort([len(row) for row in rows], kind="stable")
+            for start in range(0, len(order), BATCH):
+                positions = order[start : start + BATCH]
+                batch = preprocessor.collate([rows[position] for position in positions])
+                probabilities[first + positions] = session.call(SERVING, {contract.input.name: batch})[
+                    contract.output.name
+                ]
     return probabilities
 
 
-def raw_inputs(contract: Contract, inputs: Array) -> Iterator[bytes | str]:
-    """A data set's inputs as a client would send them: pictures as PNG, texts as they are."""
-    return (png(picture) for picture in inputs) if contract.kind == "image" else (str(text) for text in inputs)
+def _prepared(preprocessor: Preprocessor, raw: Path | bytes | str) -> Any:
+    if not isinstance(raw, Path):
+        return preprocessor.prepare(raw)
+    try:
+        return preprocessor.prepare(raw.read_bytes())
+    except OSError as error:
+        raise DataProblem(f"{raw} cannot be read any more ({error.strerror})") from error
+    except Problem as problem:
+        raise DataProblem(f"{raw} is not the picture any more that it was ({problem.detail})") from problem
 
 
 def _accuracy(
@@ -190,11 +214,16 @@ def _accuracy(
         if len(test) > MOST_COMPARED:
             chosen = np.random.default_rng(0).choice(chosen, MOST_COMPARED, replace=False)
         compared = test.take(chosen)
-        raws = list(raw_inputs(contract, compared.inputs))
-        ours, examples = _share_right(session, contract, contract.labels, raws, compared.labels), len(compared)
+        raws = [compared.raw(position) for position in range(len(compared))]
         try:
+            ours, examples = _share_right(session, contract, contract.labels, raws, compared.labels), len(compared)
             with Session(incumbent) as theirs_session:
                 theirs = _share_right(theirs_session, other, contract.labels, raws, compared.labels)
+        except DataProblem as problem:
+            return Refusal(
+                "accuracy",
+                f"{problem}, so that {name} cannot be compared with: put it back, and give the same command again",
+            )
         except (OSError, RuntimeError, ValueError, Problem, tf.errors.OpError) as error:
             return f"accuracy: nothing to compare: {name} in service cannot be run ({error})"
         how = (
@@ -206,17 +235,20 @@ def _accuracy(
         f"{ours:.2%} against {name}'s {theirs:.2%} ({how}; on {examples:,} examples chance alone moves such a figure "
         f"by ±{100 * chance:.2f} points)"
     )
-    # written so that a NaN fails
-    if ours >= theirs - margin - ROUNDING:
-        return f"accuracy: {figures}"
-    return Refusal(
+    refusal = Refusal(
         "accuracy",
         f"{figures}: {100 * (theirs - ours):.2f} points worse, and --margin {margin:g} allows {100 * margin:.2f}",
     )
+    # written so that a NaN fails
+    return f"accuracy: {figures}" if ours >= theirs - margin - ROUNDING else refusal
 
 
 def _share_right(
-    session: Session, contract: Contract, labels: Sequence[str], raws: Sequence[bytes | str], truth: NDArray[np.int64]
+    session: Session,
+    contract: Contract,
+    labels: Sequence[str],
+    raws: Sequence[Path | bytes | str],
+    truth: NDArray[np.int64],
 ) -> float:
     """The accuracy of a version that may have the labels in another order."""
     order = [labels.index(label) for label in contract.labels]

@@ -302,7 +302,7 @@ def _asked(folder: Path, contract: Contract, data: Path) -> Figures:
     from training.data import cifar10, imdb  # noqa: PLC0415
     from training.evaluation import expected_calibration_error, softmax  # noqa: PLC0415
     from training.export import Session  # noqa: PLC0415
-    from training.gate import answers, raw_inputs  # noqa: PLC0415
+    from training.gate import answers  # noqa: PLC0415
 
     reader = cifar10 if contract.kind == "image" else imdb
     dataset = reader.read(data, name="the test set", validation=0.05, seed=0)
@@ -310,7 +310,7 @@ def _asked(folder: Path, contract: Contract, data: Path) -> Figures:
         return _told(contract)
     truth = np.array([contract.labels.index(label) for label in dataset.labels])[dataset.test.labels]
     with Session(folder) as session:
-        probabilities = answers(session, contract, list(raw_inputs(contract, dataset.test.inputs)))
+        probabilities = answers(session, contract, [dataset.test.raw(position) for position in range(len(truth))])
     # the temperature undone: what the softmax would have been without it
     tiny = np.finfo(np.float32).tiny
     plain = softmax(np.log(np.maximum(probabilities, tiny)), 1 / contract.calibration.temperature)

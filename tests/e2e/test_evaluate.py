@@ -1,15 +1,19 @@
 """`sightread evaluate`: the user's own test examples through a running service."""
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import ImageColor
 
 from tests.e2e.conftest import Start
 from tests.e2e.processes import Service, started
 from tests.e2e.tiny_models import COLOURS, picture
+from training.data import Examples
+from training.evaluate_service import EvaluateConfig, Unanswered, ask_all
 
 
 def _evaluate(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -52,6 +56,31 @@ def test_a_folder_of_pictures_and_a_certain_version(service: Service, tmp_path: 
     assert "answered by version 1 (18)" in done.stdout
     assert "accuracy 100.00% of 18 " in done.stdout
     assert all(f"{colour:12} recall 100.00% of 6" in done.stdout for colour in COLOURS)
+
+
+def test_pictures_are_sent_as_they_lie_on_the_disk(service: Service, tmp_path: Path) -> None:
+    for colour in COLOURS:
+        (tmp_path / colour).mkdir()
+        for number in range(30):
+            shade = tuple(value * (100 - number) // 100 for value in ImageColor.getrgb(colour))
+            # the red ones have more bytes than the service takes
+            side, kind = (300, "BMP") if colour == "red" else (40, "PNG")
+            (tmp_path / colour / f"{number}.{kind.lower()}").write_bytes(picture(shade, (side, side), kind))
+    done = _evaluate("image", "--url", service.url, "--data", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "accuracy 100.00% of 12 " in done.stdout
+    assert "left out of these figures: 6 of 18" in done.stdout
+    assert f"{tmp_path / 'red'}/" in done.stdout
+
+
+def test_a_picture_that_is_gone_is_no_answer(service: Service, tmp_path: Path) -> None:
+    (tmp_path / "red.png").write_bytes(picture("red"))
+    files = np.array([tmp_path / "red.png", tmp_path / "gone.png"], dtype=object)
+    examples = Examples(np.zeros((2, 8, 8, 3), np.uint8), np.zeros(2, np.int64), files)
+    there, gone = asyncio.run(ask_all(EvaluateConfig(what="image", url=service.url), examples))
+    assert not isinstance(there, Unanswered)
+    assert there.label == "red"
+    assert gone == Unanswered(str(files[1]), "it cannot be read any more (No such file or directory)")
 
 
 def test_what_the_service_refuses_is_named_and_left_out_of_the_figures(service: Service, tmp_path: Path) -> None:

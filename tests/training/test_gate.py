@@ -147,6 +147,57 @@ def test_labels_in_another_order_are_the_same_labels(good: Written, blind: Writt
     assert reasons(blind.judged(incumbent=turned.folder)) == ["accuracy"]
 
 
+def texture_version(side: int, base: Contract, folder: Path) -> tuple[Path, Contract]:
+    """Tells rough pictures from smooth ones by what neighbouring pixels differ by, at a size."""
+    pixels = keras.Input((side, side, 3), dtype="uint8", name="image")
+    grey = keras.ops.mean(keras.ops.cast(pixels, "float32"), axis=3)
+    steps = keras.ops.mean(keras.ops.abs(grey[:, :, 1:] - grey[:, :, :-1]), axis=(1, 2))[:, None]
+    model = keras.Model(pixels, keras.ops.softmax(keras.ops.concatenate([steps - 30, 30 - steps], axis=1) / 10))
+    spec = base.input.model_copy(update={"height": side, "width": side})
+    examples = golden.golden(model, spec, [golden.png(picture) for picture in rough_and_smooth(side, 8)], [])
+    provenance = base.provenance.model_copy(update={"data_sha256": str(side)})
+    contract = base.model_copy(
+        update={"labels": ["rough", "smooth"], "input": spec, "golden": examples, "provenance": provenance}
+    )
+    return publish(model, contract, repository=folder / str(side), name="cnn"), contract
+
+
+def rough_and_smooth(side: int, count: int) -> np.ndarray:
+    """Chessboards and plain pictures in turn, uint8 [n, side, side, 3]."""
+    chess = np.indices((side, side)).sum(axis=0) % 2 * 2 - 1
+    pictures = [80 + 5 * number + (40 * chess if number % 2 == 0 else 0 * chess) for number in range(count)]
+    return np.stack(pictures)[..., None].repeat(3, axis=3).astype(np.uint8)
+
+
+def test_versions_of_other_sizes_are_asked_about_the_pictures_as_they_lie_on_the_disk(
+    version: tuple[keras.Model, Contract], tmp_path: Path
+) -> None:
+    incumbent, _ = texture_version(16, version[1], tmp_path)
+    candidate, contract = texture_version(8, version[1], tmp_path)
+    files = [tmp_path / f"{number}.png" for number in range(20)]
+    pictures = rough_and_smooth(16, 20)
+    for file, picture in zip(files, pictures, strict=True):
+        file.write_bytes(golden.png(picture))
+    # at the candidate's size nothing is left to tell them apart by
+    shrunk = pictures.reshape(20, 8, 2, 8, 2, 3).mean(axis=(2, 4)).astype(np.uint8)
+    test = Examples(shrunk, np.arange(20) % 2, np.array(files, dtype=object))
+
+    def judged() -> Judgement:
+        with Session(candidate) as session:
+            parity = (shrunk, session.call(SERVING, {"image": shrunk})["probabilities"])
+            return judge(candidate, session, contract, parity=parity, test=test, incumbent=incumbent, budget=Budget())
+
+    (refusal,) = judged().refusals
+    assert "50.00% against version 1's 100.00%" in refusal.reason
+    files[3].unlink()
+    (refusal,) = judged().refusals
+    assert refusal.check == "accuracy"
+    assert f"{files[3]} cannot be read any more (No such file or directory), so that version 1 cannot" in refusal.reason
+    files[3].write_text("no picture")
+    (refusal,) = judged().refusals
+    assert "3.png is not the picture any more that it was (These 10 bytes are not a picture" in refusal.reason
+
+
 def test_with_other_labels_or_no_version_in_service_there_is_nothing_to_compare(
     blind: Written, write: Any, tmp_path: Path
 ) -> None:

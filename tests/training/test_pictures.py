@@ -73,6 +73,16 @@ def test_a_picture_is_what_the_gateway_would_make_of_it(folder: Path) -> None:
     assert (everything == wanted).all(axis=(1, 2, 3)).sum() == 1
 
 
+def test_every_picture_keeps_its_file_and_its_part_whatever_the_size(folder: Path) -> None:
+    small, large = read(folder)[0], read(folder, height=16, width=16)[0]
+    for part, same in ((small.train, large.train), (small.validation, large.validation), (small.test, large.test)):
+        assert part.files is not None
+        assert same.files is not None
+        assert part.files.tolist() == same.files.tolist()
+        for position, pixels in enumerate(part.inputs):
+            assert np.array_equal(np.asarray(Image.open(part.raw(position))), pixels)
+
+
 def test_an_example_has_the_label_of_its_folder(folder: Path) -> None:
     data, _ = read(folder)
     for part in (data.train, data.validation, data.test):

@@ -30,17 +30,30 @@ class Examples:
     Attributes:
         inputs: pictures, uint8 [n, height, width, 3], or texts, object [n] of str.
         labels: positions in the data set's list of labels, int64 [n].
+        files: of pictures that were made smaller, where they lie as they are, object [n] of Path; None: nowhere.
     """
 
     inputs: NDArray[Any]
     labels: NDArray[np.int64]
+    files: NDArray[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, which: NDArray[np.int64] | NDArray[np.bool_]) -> Self:
         """Those at the given positions, or where a mask is true."""
-        return type(self)(self.inputs[which], self.labels[which])
+        files = None if self.files is None else self.files[which]
+        return type(self)(self.inputs[which], self.labels[which], files)
+
+    def raw(self, position: int) -> Path | bytes | str:
+        """What a client would send: a picture's file, the pixels as PNG where there is none, or the text."""
+        if self.files is not None:
+            return Path(self.files[position])
+        if self.inputs.ndim == 1:
+            return str(self.inputs[position])
+        from training.golden import png  # noqa: PLC0415  # needs Keras
+
+        return png(self.inputs[position])
 
 
 @dataclass(frozen=True)

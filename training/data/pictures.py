@@ -147,9 +147,9 @@ def read(
     )
     dataset = replace(
         positions,
-        train=_pictures(positions.train, pixels),
-        validation=_pictures(positions.validation, pixels),
-        test=_pictures(positions.test, pixels),
+        train=_pictures(positions.train, pixels, found),
+        validation=_pictures(positions.validation, pixels, found),
+        test=_pictures(positions.test, pixels, found),
     )
     return dataset, sorted(bad, key=lambda one: one.where)
 
@@ -349,8 +349,9 @@ def memory() -> float:
     return float(min(limits, default=math.inf))
 
 
-def _pictures(part: Examples, pixels: NDArray[np.uint8]) -> Examples:
-    return Examples(pixels[part.inputs], part.labels)
+def _pictures(part: Examples, pixels: NDArray[np.uint8], found: Sequence[Picture]) -> Examples:
+    files = np.array([found[position].path for position in part.inputs], dtype=object)
+    return Examples(pixels[part.inputs], part.labels, files)
 
 
 def _visible(folder: Path) -> list[Path]:
