@@ -32,6 +32,13 @@ RUN python -m venv --without-pip /opt/sightread \
  && pip --python /opt/sightread/bin/python install --no-deps --no-index --root /project /wheels/*.whl
 
 
+# In training's image "sightread evaluate" asks a service, as a client of it.
+FROM project AS training-project
+COPY client client
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir /client ./client \
+ && pip --python /opt/sightread/bin/python install --no-deps --no-index --root /project /client/*.whl
+
+
 # TensorFlow's and TensorFlow Serving's messages: of 2 GB of packages the gateway needs only these modules.
 FROM python AS messages
 COPY requirements/all.lock ./
@@ -94,7 +101,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 FROM python:3.11-slim-bookworm AS training
 COPY --from=training-packages /opt/sightread /opt/sightread
-COPY --from=project /project/opt/sightread /opt/sightread
+COPY --from=training-project /project/opt/sightread /opt/sightread
 # what libraries cache for a user goes where a container may write
 ENV PATH=/opt/sightread/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib

@@ -377,16 +377,16 @@ def test_what_is_copied_is_let_through() -> None:
     assert (ROOT / ".dockerignore").read_text().splitlines()[1] == "*"
 
 
-@pytest.mark.parametrize("name", ["gateway", "training"])
-def test_a_release_that_changes_no_package_installs_and_moves_none(name: str) -> None:
+@pytest.mark.parametrize(("name", "project"), [("gateway", "project"), ("training", "training-project")])
+def test_a_release_that_changes_no_package_installs_and_moves_none(name: str, project: str) -> None:
     packages = stage(f"{name}-packages")
     # whatever else they came from would have them made anew
     assert re.findall(r"^COPY (.+) \./$", packages, re.MULTILINE) == re.findall(r"requirements/\S+", packages)
     assert "from=" not in packages
     # nor are the layers below one that changes kept
     *_, below, last = re.findall(r"^COPY --from=(\S+)", stage(name), re.MULTILINE)
-    assert (below, last) == (f"{name}-packages", "project")
-    assert "LABEL" not in stage(name).partition("COPY --from=project")[0]
+    assert (below, last) == (f"{name}-packages", project)
+    assert "LABEL" not in stage(name).partition(f"COPY --from={project}")[0]
 
 
 def test_compose_lets_nobody_in_from_outside() -> None:

@@ -233,6 +233,10 @@ def test_what_the_training_image_published_is_served(start_gateway: Callable[...
     assert answer.json()["model"] == {"name": "toy", "version": 1}
 
 
+def test_the_training_image_can_evaluate() -> None:
+    assert "--data" in engine("run", "--rm", *CONFINED, TRAINING, "evaluate", "--help")
+
+
 def health(name: str) -> int:
     """What the image's health check says in a container, without waiting for the engine's clock."""
     kind, *command = json.loads(engine("inspect", "--format", "{{json .Config.Healthcheck.Test}}", name))
