@@ -48,7 +48,7 @@ class Benchmark(BaseSettings):
     workers: PositiveInt = os.cpu_count() or 1
     """Processes of the gateway; one a core when not given."""
     overload: NonNegativeFloat = 3.0
-    """How many times its best rate the gateway is asked for at the end; 0 leaves that out."""
+    """How many times its best rate a server that refuses is asked for at the end; 0 leaves that out."""
     only: str = ""
     """Inputs whose name holds this; all when not given."""
     mosec: Path | None = None
@@ -93,13 +93,15 @@ def measure(config: Benchmark) -> Iterator[str]:
                 {one.name: bare_call.one_connection(compared, one, config.rounds, config.seconds) for one in chosen}
             )
         if config.overload:
-            yield overload.table(
-                [
-                    overload.overload(compared, one, times=config.overload, seconds=config.seconds, newest=newest)
-                    for newest in (False, True)
-                    for one in chosen
-                ]
-            )
+            yield overload.table(list(_overloads(config, chosen, compared)))
+
+
+def _overloads(config: Benchmark, chosen: Sequence[Input], compared: Compared) -> Iterator[overload.Overload]:
+    for newest in (False, True):
+        for one in chosen:
+            for server in compared.servers:
+                if server.refuses and (server.name == FIRST or not newest):
+                    yield overload.overload(server, one, times=config.overload, seconds=config.seconds, newest=newest)
 
 
 def _compare(config: Benchmark, chosen: Sequence[Input], compared: Compared) -> Results:

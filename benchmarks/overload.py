@@ -1,4 +1,4 @@
-"""Several times the load that the gateway can carry: what it still answers, how soon it refuses the rest."""
+"""Several times the load that a server can carry: what it still answers, how soon it refuses the rest."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.inputs import Input
 from benchmarks.load import Measurement, closed_loop, open_loop
-from benchmarks.servers import Compared
+from benchmarks.servers import Server
 
 CONNECTIONS = 32
 """Of the closed loop that finds the best rate."""
@@ -21,13 +21,15 @@ class Overload:
     """What came of it.
 
     Attributes:
+        server: whose.
         what: the input's name.
         best: right answers a second without overload.
         offered: requests a second.
         measured: what came of those.
-        memory: megabytes that the gateway's processes held before and after; None where no /proc tells it.
+        memory: megabytes that the server's processes held before and after; None where no /proc tells it.
     """
 
+    server: str
     what: str
     best: float
     offered: float
@@ -35,12 +37,12 @@ class Overload:
     memory: tuple[float, float] | None
 
 
-def overload(compared: Compared, sent: Input, *, times: float, seconds: float, newest: bool = False) -> Overload:
-    """Find the gateway's best rate, then ask so many times as often.
+def overload(server: Server, sent: Input, *, times: float, seconds: float, newest: bool = False) -> Overload:
+    """Find a server's best rate, then ask so many times as often.
 
     Args:
-        compared: the gateway among others.
-        sent: what it is asked.
+        server: who is asked.
+        sent: what.
         times: its best rate.
         seconds: in which that is found.
         newest: ask no certain version, as most clients do, instead of the one that all servers are compared by.
@@ -48,26 +50,27 @@ def overload(compared: Compared, sent: Input, *, times: float, seconds: float, n
     Raises:
         LoadProblem: the load cannot be made, or there was no right answer at all.
     """
-    url, name = compared.servers[0].urls[sent.kind], sent.name
+    url, name = server.urls[sent.kind], sent.name
     if newest:
         url, name = url.partition("?")[0], f"{name}, newest version"
     best = closed_loop(url, sent, connections=CONNECTIONS, seconds=seconds).rate
-    before = _megabytes(compared.gateway)
+    before = _megabytes(server.processes[sent.kind])
     measured = open_loop(url, sent, rate=times * best, seconds=SECONDS, deadline=DEADLINE)
-    after = _megabytes(compared.gateway)
-    return Overload(name, best, times * best, measured, None if before is None or after is None else (before, after))
+    after = _megabytes(server.processes[sent.kind])
+    memory = None if before is None or after is None else (before, after)
+    return Overload(server.name, name, best, times * best, measured, memory)
 
 
 def table(overloads: Sequence[Overload]) -> str:
     """The overloads in Markdown."""
-    columns = ["what", "best rate", "offered", "answered", "of the best", "p99 of the answered", "refused"]
+    columns = ["what", "server", "best rate", "offered", "answered", "of the best", "p99 of the answered", "refused"]
     columns += ["p99 of the refusals", "failed otherwise", "memory"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for one in overloads:
         measured = one.measured
         memory = "" if one.memory is None else "{:,.0f} → {:,.0f} MB".format(*one.memory)
         lines.append(
-            f"| {one.what} | {one.best:,.0f}/s | {one.offered:,.0f}/s | {measured.rate:,.0f}/s "
+            f"| {one.what} | {one.server} | {one.best:,.0f}/s | {one.offered:,.0f}/s | {measured.rate:,.0f}/s "
             f"| {measured.rate / one.best:.0%} | {measured.p99:,.0f} ms | {measured.refused:,} "
             f"| {measured.refused_p99:,.0f} ms | {measured.failed - measured.refused:,} | {memory} |"
         )

@@ -32,10 +32,14 @@ class Server:
     Attributes:
         name: for the table.
         urls: where it takes each kind of input.
+        processes: who takes it there, the parent of its workers.
+        refuses: whether it refuses what it cannot do; the others let everybody wait.
     """
 
     name: str
     urls: Mapping[Kind, str]
+    processes: Mapping[Kind, int]
+    refuses: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,10 @@ class Compared:
 
     Attributes:
         servers: who is compared, Sightread first.
-        gateway: the process of Sightread's gateway, the parent of its workers.
         model_server: the address that the gateway and the script ask.
     """
 
     servers: Sequence[Server]
-    gateway: int
     model_server: str
 
 
@@ -81,25 +83,26 @@ def servers(probes: Mapping[Kind, Input], *, workers: int, mosec: Path | None, l
         gateway = start("sightread", sys.executable, "-m", "sightread", "serve", "--port", str(ports[1]),
               "--model-server", model_server, "--workers", str(workers))  # fmt: skip
         peer = "import json, sys; from benchmarks.peers import {0}; {0}.main(*map(json.loads, sys.argv[1:]))"
-        start("script", sys.executable, "-c", peer.format("script"), str(ports[2]), json.dumps(model_server),
+        script = start("script", sys.executable, "-c", peer.format("script"), str(ports[2]), json.dumps(model_server),
               json.dumps(str(specs["image"])), json.dumps(str(specs["text"])))  # fmt: skip
-        start("constant", sys.executable, "-c", peer.format("constant"), str(ports[3]))
+        constant = start("constant", sys.executable, "-c", peer.format("constant"), str(ports[3]))
         found = [
-            Server("Sightread", _endpoints(ports[1], "?version=1")),
-            Server("FastAPI script", _endpoints(ports[2])),
-            Server("constant answer", _endpoints(ports[3])),
+            Server("Sightread", _endpoints(ports[1], "?version=1"), dict.fromkeys(VERSIONS, gateway), refuses=True),
+            Server("FastAPI script", _endpoints(ports[2]), dict.fromkeys(VERSIONS, script)),
+            Server("constant answer", _endpoints(ports[3]), dict.fromkeys(VERSIONS, constant)),
         ]
         if mosec is not None:
             urls: dict[Kind, str] = {}
+            processes: dict[Kind, int] = {}
             for (kind, spec), port in zip(specs.items(), ports[4:], strict=True):
                 program = str(ROOT / "benchmarks" / "peers" / "mosec_server.py")
-                start(f"mosec-{kind}", str(mosec), program, "--port", str(port), SPEC=str(spec))
+                processes[kind] = start(f"mosec-{kind}", str(mosec), program, "--port", str(port), SPEC=str(spec))
                 urls[kind] = f"http://127.0.0.1:{port}/inference"
-            found.insert(1, Server("mosec", urls))
+            found.insert(1, Server("mosec", urls, processes, refuses=True))
         for server in found:
             for kind, url in server.urls.items():
                 _wait_for(server.name, url, probes[kind], logs)
-        yield Compared(found, gateway, model_server)
+        yield Compared(found, model_server)
 
 
 def _spec(kind: Kind) -> dict[str, Any]:
