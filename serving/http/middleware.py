@@ -43,7 +43,8 @@ CLIENT_CLOSED_REQUEST = 499
 TIME_IS_UP = Unavailable("The service was asked to stop, and this took longer than it waits.", retry_after=1)
 MAX_LOGGED_PATH = 200
 MAX_TRACEPARENT = 128
-TRACEPARENT_LINE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+TRACEPARENT_LINE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]*)?")
+"""Such as gRPC hands on: its metadata are printable ASCII, and one that it refuses would fail a whole batch."""
 
 
 def give_up(state: MutableMapping[str, Any]) -> None:
