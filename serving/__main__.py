@@ -1,6 +1,7 @@
 """`sightread serve`: the gateway, and a local model server behind it where no model server is named."""
 
 import errno
+import logging
 import multiprocessing
 import os
 import resource
@@ -8,6 +9,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,7 +19,9 @@ import uvicorn
 from pydantic import ValidationError
 from pydantic_settings import CliApp, SettingsError
 from starlette.types import ASGIApp
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
 
 from serving.certificates import Certificates
 from serving.http.accepting import prepare_open_connections
@@ -27,9 +31,15 @@ from serving.launcher import LocalModelServer
 from serving.logs import configure_logging
 from serving.settings import Settings
 
+logger = logging.getLogger("sightread.workers")
+
 FAILED = 1
 USAGE = 2
 BACKLOG = 2048
+HANGS_SECONDS = 60.0
+"""Without an answer: on a busy machine a worker takes long to start."""
+END_SECONDS = 5.0
+"""For a worker to end, after it has answered what it accepted."""
 
 
 class Failure(Exception):
@@ -144,16 +154,46 @@ def _run(settings: Settings, listener: socket.socket, stack: ExitStack) -> None:
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sightread-"))
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
     prepare_open_connections(Path(folder), settings.workers)
-    supervisor = _Workers(_config("serving.app:create_worker_app", settings), sockets=[listener])
+    supervisor = _Workers(
+        _config("serving.app:create_worker_app", settings),
+        sockets=[listener],
+        patience=settings.not_ready_seconds + settings.drain_seconds + END_SECONDS,
+    )
     _hang_up_is_terminate()  # it took the signal to restart its workers
     supervisor.run()
 
 
-class _Workers(Multiprocess):
-    """Worker processes, which finish what they do when we are asked to stop, and end at once when asked again."""
+class _Worker(Process):
+    """A worker process that is asked whether it is well without being waited for."""
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
         super().__init__(config, sockets)
+        self._asked: float | None = None
+
+    def is_alive(self, timeout: float = HANGS_SECONDS) -> bool:
+        if not self.process.is_alive():
+            return False
+        if self._asked is None:
+            self._asked = time.monotonic()
+            self.parent_conn.send(b"ping")
+        elif self.parent_conn.poll():
+            self.parent_conn.recv()
+            self._asked = None
+        return self._asked is None or time.monotonic() - self._asked < timeout
+
+
+class _Workers(Multiprocess):
+    """Worker processes, which finish what they do when we are asked to stop, and end at once when asked again.
+
+    Args:
+        config: of each.
+        sockets: that they listen on.
+        patience: seconds that they get to end.
+    """
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], *, patience: float) -> None:
+        super().__init__(config, sockets)
+        self._patience = patience
         self._is_asked_to_stop = False
         # its own handlers would take note of both requests, and act on the first one a moment later
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -177,11 +217,40 @@ class _Workers(Multiprocess):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
 
+    def init_processes(self) -> None:
+        for _ in range(self.processes_num):
+            self.processes.append(self._started())
+
+    def _started(self) -> _Worker:
+        worker = _Worker(self.config, self.sockets)
+        worker.start()
+        return worker
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace those that died or hang. The server's own waits for each to answer, and hears nothing meanwhile."""
+        for place, worker in enumerate(self.processes):
+            if self.should_exit.is_set() or worker.is_alive():
+                continue
+            worker.kill()
+            worker.join()
+            if worker.exitcode == STARTUP_FAILURE:
+                logger.error("worker %d could not start, as the next one could not: stopping", worker.pid)
+                self.should_exit.set()
+            else:
+                logger.warning("worker %d died, or did not answer: starting another", worker.pid)
+                self.processes[place] = self._started()
+
     def join_all(self) -> None:
         # the workers have it, too: when they take nobody any more, who comes then hears so at once
         for listener in self.sockets:
             listener.close()
-        super().join_all()
+        until = time.monotonic() + self._patience
+        for worker in self.processes:
+            worker.process.join(max(0.0, until - time.monotonic()))
+            if worker.process.is_alive():
+                logger.error("worker %d did not end in time: killing it", worker.pid)
+                worker.kill()
+                worker.join()
 
 
 def _hang_up_is_terminate() -> None:
@@ -206,7 +275,6 @@ def _config(app: ASGIApp | str, settings: Settings) -> uvicorn.Config:
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=settings.drain_seconds,
-        timeout_worker_healthcheck=60,  # on a busy machine a worker takes longer to start than the usual 5 s
     )
 
 
