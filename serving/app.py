@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 from serving.certificates import Certificates
 from serving.classification import Classifier
 from serving.decoding import Decoders, cores
+from serving.http.accepting import open_connections
 from serving.http.api_keys import ApiKeys
 from serving.http.direct import Direct
 from serving.http.errors import install_error_handlers
@@ -58,7 +59,7 @@ def create_app(settings: Settings) -> ASGIApp:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     metrics = Metrics()
     server = ModelServer(settings.model_server, Certificates.of(settings), metrics=metrics)
-    stopping = Stopping(settings.not_ready_seconds)
+    stopping = Stopping(settings.not_ready_seconds, on_begin=open_connections().end)
     decoders = Decoders(settings.decoders or cores())
     turns = Turns()
     spans = spans_to(settings.traces_endpoint, model_server=settings.model_server)

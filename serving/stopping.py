@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -16,13 +16,15 @@ class Stopping:
 
     Args:
         seconds: the moment.
+        on_begin: is called when it begins.
 
     Attributes:
         has_begun: whether the service is about to end.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, *, on_begin: Callable[[], None]) -> None:
         self._seconds = seconds
+        self._on_begin = on_begin
         self.has_begun = False
 
     @contextmanager
@@ -40,6 +42,7 @@ class Stopping:
                 servers(signal.SIGINT, frame)  # its word for: at once
                 return
             self.has_begun = True
+            self._on_begin()
             loop.call_soon_threadsafe(loop.call_later, self._seconds, servers, number, frame)
 
         signal.signal(signal.SIGTERM, stop)

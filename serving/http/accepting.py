@@ -51,6 +51,8 @@ class OpenConnections:
     def __init__(self, counts: MutableSequence[int], own: int) -> None:
         self._counts = counts
         self._own = own
+        self.is_ending = False
+        """Whether this process will soon take no more: each answer is its connection's last."""
         self.is_closed = False
         """Whether this process takes no more."""
         counts[own] = 0
@@ -63,9 +65,13 @@ class OpenConnections:
         """Whether another process has so many fewer that the next connection is rather its own."""
         return self._counts[self._own] > (1 + SHARE_MORE) * min(self._counts) + FEW_MORE
 
+    def end(self) -> None:
+        """This process will soon take no more."""
+        self.is_ending = True
+
     def close(self) -> None:
         """This process takes no more."""
-        self.is_closed = True
+        self.is_ending = self.is_closed = True
         self._counts[self._own] = ABSENT
 
 

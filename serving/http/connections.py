@@ -6,6 +6,7 @@ import itertools
 import logging
 import select
 from collections import OrderedDict
+from ipaddress import IPv6Address
 from typing import Any
 from urllib.parse import unquote
 
@@ -68,6 +69,7 @@ class LimitedConnection(HttpToolsProtocol):
             transport.abort()
             return
         super().connection_made(transport)
+        self.client = client_without_mapping(self.client)
         self._is_idle = True
         self._wait_for()
         self._start_timer()
@@ -224,8 +226,9 @@ class LimitedConnection(HttpToolsProtocol):
         self.scope["raw_path"] = url.path
         self.scope["query_string"] = url.query or b""
         before = self.cycle
-        is_stopping = open_connections().is_closed
-        keep_alive = version != "1.0" and self.parser.should_keep_alive() and not is_stopping
+        # in time, so that nobody asks again on a connection that is closed at that moment
+        is_ending = open_connections().is_ending
+        keep_alive = version != "1.0" and self.parser.should_keep_alive() and not is_ending
         self.cycle = Exchange(self, keep_alive=keep_alive, on_end=self._end)
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, self.app)
@@ -323,6 +326,13 @@ class LimitedConnection(HttpToolsProtocol):
             )
             self.transport.write(head.encode() + body)
             self.transport.close()
+
+
+def client_without_mapping(client: tuple[str, int] | None) -> tuple[str, int] | None:
+    """A client's address and port; of one that asks an IPv6 socket over IPv4 its IPv4 address, by which it is known."""
+    if client is None or not client[0].startswith("::ffff:"):
+        return client
+    return str(IPv6Address(client[0]).ipv4_mapped or client[0]), client[1]
 
 
 def limited_connection(settings: Settings) -> Any:

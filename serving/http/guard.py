@@ -4,6 +4,9 @@ import math
 import time
 from collections import Counter
 from collections.abc import Collection
+from contextlib import suppress
+from functools import lru_cache
+from ipaddress import ip_network
 
 import limits
 from limits.storage import MemoryStorage
@@ -18,6 +21,10 @@ from serving.problems import Overloaded, Problem, Unauthorized
 
 PROBES = frozenset({"/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"})
 """Never guarded: whoever runs the service must be able to ask them, come what may."""
+REMEMBERED = 4096
+"""Clients' addresses."""
+SIXTY_FOUR = 64
+"""Bits of an IPv6 address that name a network: one client has all addresses in its own."""
 
 
 class Guard:
@@ -62,7 +69,7 @@ class Guard:
 
     def _admit(self, scope: Scope) -> str:
         """Whose request it is: a key's holder or an address. Raises Unauthorized or Overloaded."""
-        client = f"address {scope['client'][0]}" if scope.get("client") else "address unknown"
+        client = f"address {place_of(scope['client'][0])}" if scope.get("client") else "address unknown"
         if self._keys is not None and not self._is_open(scope["path"]):
             client = f"key of {self._holder(self._keys, scope)}"
             scope["state"]["client"] = client
@@ -86,3 +93,13 @@ class Guard:
         if holder is None:
             raise Unauthorized("This API key is not known here, or no longer.")
         return holder
+
+
+@lru_cache(maxsize=REMEMBERED)
+def place_of(address: str) -> str:
+    """By what a client is known: its address, or its network where that is of IPv6."""
+    if ":" not in address:
+        return address
+    with suppress(ValueError):
+        return str(ip_network((address, SIXTY_FOUR), strict=False))
+    return address

@@ -130,6 +130,21 @@ def test_a_client_with_too_many_requests_at_once_is_told_so_and_others_are_not(
     service.wait_for(lambda: ask(service, **{"X-API-Key": "first"}).status_code == 200)
 
 
+def test_who_is_refused_before_sending_a_body_is_told_that_the_connection_ends(
+    tmp_path: Path, start_gateway: Start
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(line("alice", "first"))
+    service = start_gateway(*NOWHERE, "--api-keys-file", str(keys))
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        head = b"POST /classify-text HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
+        connection.sendall(head)
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 401")
+    assert b"\r\nconnection: close\r\n" in answer.lower()
+
+
 def test_without_keys_the_rate_is_the_addresss_and_only_a_trusted_proxy_can_name_another(start_gateway: Start) -> None:
     service = start_gateway(*NOWHERE, "--rate-limit", "2/minute")
     statuses = [ask(service, **{"X-Forwarded-For": f"10.0.0.{number}"}).status_code for number in range(4)]

@@ -142,8 +142,26 @@ def test_asked_to_stop_it_is_not_ready_first_and_goes_on_answering_for_a_while(
     service.process.send_signal(signal.SIGTERM)
     service.wait_for(lambda: not service.is_ready())
     assert service.get("/readyz").json()["reason"] == "it was asked to stop"
-    assert service.post("/classify-image", content=picture(), headers=PNG).status_code == 200
+    answer = service.post("/classify-image", content=picture(), headers=PNG)
+    assert answer.status_code == 200
+    assert answer.headers["Connection"] == "close"  # who asks again does so elsewhere
     assert service.process.wait(30) == 0
+
+
+def test_workers_are_asked_to_stop_though_one_of_them_hangs(start_gateway: Start, tmp_path: Path) -> None:
+    marked = {"SIGHTREAD_TEST_SESSION": str(id(tmp_path))}
+    flags = ("--model-server", "127.0.0.1:1", "--workers", "2", "--drain-seconds", "1")
+    service = start_gateway(*flags, environment=marked)
+    service.wait_for(lambda: len([*filter(is_worker, processes_of_session(id(tmp_path)))]) == 2)
+    service.wait_for(lambda: _answers(service))
+    hanging = next(filter(is_worker, processes_of_session(id(tmp_path))))
+    os.kill(hanging, signal.SIGSTOP)
+    time.sleep(2)  # meanwhile it is asked whether it is well
+    service.process.send_signal(signal.SIGTERM)
+    assert service.process.wait(PATIENCE) == 0
+    log = service.log.read_text()
+    assert f"worker {hanging} did not end in time" in log
+    assert "starting another" not in log
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
