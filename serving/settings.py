@@ -103,7 +103,7 @@ class Settings(BaseSettings):
     guard_docs: bool = False
     """Whether the page at /, /docs and /openapi.json need an API key, too."""
     rate_limit: str = ""
-    """Requests for each API key's holder, else for each address (IPv6: each /64 network), such as 100/second. Empty: no limit."""
+    """Requests for each API key's holder, else for each address (IPv6: /64), such as 100/second. Empty: no limit."""
     max_concurrency: NonNegativeInt = 0
     """Requests at once for each API key's holder, else for each address. 0: no limit."""
     trusted_proxies: str = ""
