@@ -38,8 +38,8 @@ USAGE = 2
 BACKLOG = 2048
 HANGS_SECONDS = 60.0
 """Without an answer: on a busy machine a worker takes long to start."""
-END_SECONDS = 5.0
-"""For a worker to end, after it has answered what it accepted."""
+END_SECONDS = 10.0
+"""For a worker to end, after it has answered what it accepted: it may have spans to send yet."""
 
 
 class Failure(Exception):

@@ -151,16 +151,21 @@ class ModelServer:
         while True:
             await self._is_lost.wait()
             self._is_lost.clear()
-            lost = self._channel
-            while self._channel is lost and not _is_ready(lost):
-                new = self._channel_to_target()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_SECONDS):
-                        await new.channel_ready()
-                if self._channel is lost and _is_ready(new):
-                    self._replace(new)
-                else:
-                    await new.close()
+            try:
+                await self._find_again(self._channel)
+            except Exception:
+                logger.exception("looking for the model server failed; going on")
+
+    async def _find_again(self, lost: grpc.aio.Channel) -> None:
+        while self._channel is lost and not _is_ready(lost):
+            new = self._channel_to_target()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await new.channel_ready()
+            if self._channel is lost and _is_ready(new):
+                self._replace(new)
+            else:
+                await new.close()
 
     def _channel_to_target(self) -> grpc.aio.Channel:
         if self._held is None:

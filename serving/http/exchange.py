@@ -114,7 +114,7 @@ class Exchange(RequestResponseCycle):
     def _send_whole(self, start: Any, message: Any) -> None:
         headers = [*self.default_headers, *start["headers"]]
         # whoever waits to be told to go on may never send its body: what comes next would be taken for that
-        if not self.keep_alive or self.waiting_for_100_continue:
+        if not self.keep_alive or (self.waiting_for_100_continue and self.more_body):
             headers.append((b"connection", b"close"))
         head = STATUS_LINE[start["status"]] + b"\r\n".join([b": ".join(header) for header in headers]) + b"\r\n\r\n"
         # one line each, one for the status, and an empty one

@@ -148,6 +148,7 @@ def test_asked_to_stop_it_is_not_ready_first_and_goes_on_answering_for_a_while(
     assert service.process.wait(30) == 0
 
 
+@pytest.mark.slow
 def test_workers_are_asked_to_stop_though_one_of_them_hangs(start_gateway: Start, tmp_path: Path) -> None:
     marked = {"SIGHTREAD_TEST_SESSION": str(id(tmp_path))}
     flags = ("--model-server", "127.0.0.1:1", "--workers", "2", "--drain-seconds", "1")
