@@ -36,6 +36,9 @@ class Reader:
         self._service: Service | None = None
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("SIGHTREAD_")},
+            # nothing of what make was told, if it runs the tests
+            "FLAGS": "",
+            "MAKEFLAGS": "",
             # what the reader's shell would find: no program of the virtual environment
             "PATH": os.environ["PATH"].replace(f"{Path(sys.executable).parent}:", ""),
             "PYTHONPATH": os.pathsep.join([str(folder), str(folder / "client")]),

@@ -130,6 +130,7 @@ def test_a_model_server_that_cannot_start_tells_why(repository: Path, service: S
     assert server.startswith("model server: the local model server ended")
 
 
+@pytest.mark.slow
 def test_a_folder_without_models_and_a_port_and_an_address_of_strangers(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as stranger, scripted() as website:
         port = str(stranger.getsockname()[1])

@@ -96,6 +96,7 @@ def test_what_the_service_refuses_is_named_and_left_out_of_the_figures(service: 
     assert left_out[-1] == "  and 2 more"
 
 
+@pytest.mark.slow
 def test_a_service_that_refuses_every_example_is_no_evaluation(service: Service, tmp_path: Path) -> None:
     (tmp_path / "reviews.csv").write_text(_reviews(120, good="good" + " long" * 300, bad="bad" + " long" * 300))
     done = _evaluate("text", "--url", service.url, "--data", str(tmp_path / "reviews.csv"))
@@ -104,6 +105,7 @@ def test_a_service_that_refuses_every_example_is_no_evaluation(service: Service,
     assert "none of 24 examples was answered" in line
 
 
+@pytest.mark.slow
 def test_a_limited_rate_is_kept_to(start_gateway: Start, repository: Path, tmp_path: Path) -> None:
     limited = start_gateway("--models", str(repository), "--rate-limit", "8/second")
     limited.wait_for(limited.is_ready)
@@ -113,7 +115,13 @@ def test_a_limited_rate_is_kept_to(start_gateway: Start, repository: Path, tmp_p
     assert "accuracy 100.00% of 20 " in done.stdout
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:99999", "localhost:8080", "http://", "http://[::1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:99999",
+        *(pytest.param(url, marks=pytest.mark.slow) for url in ("localhost:8080", "http://", "http://[::1")),
+    ],
+)
 def test_what_is_no_address_is_told_in_one_line(url: str, tmp_path: Path) -> None:
     (tmp_path / "reviews.csv").write_text(_reviews(100))
     done = _evaluate("text", "--url", url, "--data", str(tmp_path / "reviews.csv"))
@@ -122,6 +130,7 @@ def test_what_is_no_address_is_told_in_one_line(url: str, tmp_path: Path) -> Non
     assert f"{url!r} is no address" in line
 
 
+@pytest.mark.slow
 def test_what_is_no_such_service_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "reviews.csv").write_text(_reviews(100))
     command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(tmp_path)]

@@ -235,6 +235,7 @@ def test_a_worker_that_was_killed_is_replaced_and_counts_no_more(start_gateway: 
         connection.close()
 
 
+@pytest.mark.slow
 def test_workers_share_the_connections_out_and_nobody_waits_for_one_that_is_stuck_or_gone(
     start_gateway: Start, tmp_path: Path
 ) -> None:
