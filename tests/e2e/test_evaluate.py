@@ -146,6 +146,7 @@ def test_what_is_no_such_service_is_told_in_one_line(tmp_path: Path) -> None:
     assert "is no answer of a Sightread service: is this its address?" in line
 
 
+@pytest.mark.slow
 def test_nobody_there_and_nothing_to_send_are_told(tmp_path: Path) -> None:
     table = tmp_path / "reviews.csv"
     table.write_text("text,label\n" + "".join(f"film {number},{number % 2}\n" for number in range(20)))

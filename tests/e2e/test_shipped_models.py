@@ -50,6 +50,7 @@ def test_the_models_are_small_enough_to_ship() -> None:
     assert sum(file.stat().st_size for file in (ROOT / "models").rglob("*") if file.is_file()) <= 30_000_000
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_make_serve_and_all_it_started(tmp_path: Path) -> None:
     command = ["make", "--directory", str(ROOT), "--no-print-directory", "serve", "FLAGS=--port 0"]
     with started(command, "Sightread listens on ", tmp_path / "log") as service:

@@ -42,6 +42,7 @@ def test_what_is_no_kernel_moves_as_adam_moves_it() -> None:
     assert after == pytest.approx([-0.05, 0.05], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_muon_finds_the_minimum_of_a_convolution() -> None:
     keras.utils.set_random_seed(0)
     network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)])
