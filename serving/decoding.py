@@ -18,9 +18,14 @@ QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Linux's (cgroup v2), in a container: microseconds on processors within each period of so many, or "max"."""
 
 
+def own_processors() -> int:
+    """How many of the machine's this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cores(quota: Path = QUOTA) -> int:
     """How many this process may use: a container may have fewer than the machine."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = own_processors()
     with suppress(OSError, ValueError):  # there is none
         microseconds, period = map(int, quota.read_text().split())
         count = min(count, math.ceil(microseconds / period))

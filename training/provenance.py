@@ -13,6 +13,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from serving.contract import Provenance
+from serving.decoding import own_processors
 from training.config import Config
 from training.data import Dataset
 
@@ -52,7 +53,7 @@ def provenance(
 def machine() -> str:
     """What this process may compute on, such as `AMD EPYC 9554, 2 cores, 24 GiB, NVIDIA H200`."""
     # a container may have fewer than the machine
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = own_processors()
     parts = [processor(CPU_INFO) or platform.machine(), f"{cores} core{'s' if cores > 1 else ''}"]
     if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):  # not on Windows
         parts.append(f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB")

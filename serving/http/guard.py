@@ -23,8 +23,8 @@ PROBES = frozenset({"/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/hea
 """Never guarded: whoever runs the service must be able to ask them, come what may."""
 REMEMBERED = 4096
 """Clients' addresses."""
-SIXTY_FOUR = 64
-"""Bits of an IPv6 address that name a network: one client has all addresses in its own."""
+NETWORK_BITS = 64
+"""Of an IPv6 address, those that name a network: one client has all addresses in its own."""
 
 
 class Guard:
@@ -101,5 +101,5 @@ def place_of(address: str) -> str:
     if ":" not in address:
         return address
     with suppress(ValueError):
-        return str(ip_network((address, SIXTY_FOUR), strict=False))
+        return str(ip_network((address, NETWORK_BITS), strict=False))
     return address
