@@ -6,13 +6,13 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from serving.preprocessing.plain_text import WORD_OR_MARK
+
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 PAD_ID, UNKNOWN_ID = 0, 1
 
 TAG = r"</?[A-Za-z][^<>]{0,200}>"
 """`<br />` and its like, but not `a < b`."""
-WORD_OR_MARK = r"[\p{L}\p{M}\p{N}]+(?:'[\p{L}\p{M}\p{N}]+)*|([^\p{L}\p{M}\p{N}\s])\1*"
-"""A word (`don't` is one), or a run of one other character (`...`, `!!`)."""
 
 NORMALIZER = normalizers.Sequence(
     [

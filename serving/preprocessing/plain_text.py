@@ -1,12 +1,21 @@
-"""Plain texts, as most are: printable ASCII without markup, to which a tokenizer's normalizer does little or nothing.
+"""Plain texts, as most are: printable ASCII without markup, which are words to be looked up and little else.
 
-Each of its steps goes over the whole text, and tells for every character where it came from: together they take longer
-than all the rest. Steps that are known to leave a plain text as it is are left out; lowercasing is left to Python. A
-tokenizer with any other step gets every text.
+A tokenizer does much more: each step of its normalizer goes over the whole text, its expression knows all of Unicode,
+and for every character it is told where it came from. Where its steps are known to leave a plain text as it is, and its
+words are those of our trainings, they are found and looked up here. Any other tokenizer gets every text.
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
+
+WORD_OR_MARK = r"[\p{L}\p{M}\p{N}]+(?:'[\p{L}\p{M}\p{N}]+)*|([^\p{L}\p{M}\p{N}\s])\1*"
+"""A word (`don't` is one), or a run of one other character (`...`, `!!`): an expression of the library `tokenizers`."""
+IN_ASCII = re.compile(r"([A-Za-z0-9]+(?:'[A-Za-z0-9]+)*|([^A-Za-z0-9\s])\2*)")
+"""The same in a plain text, as an expression of Python's: the whole of it is the first group."""
+WORDS_AND_MARKS = {
+    "type": "Split", "pattern": {"Regex": WORD_OR_MARK}, "behavior": "Removed", "invert": True
+}  # fmt: skip
 
 MARKUP = "<"
 """What no plain text holds."""
@@ -24,21 +33,29 @@ def is_plain(text: str) -> bool:
     return text.isascii() and text.isprintable() and MARKUP not in text
 
 
-def for_plain_texts(tokenizer: dict[str, Any]) -> dict[str, Any] | None:
-    """A tokenizer's JSON → that of a quicker one with the same tokens for plain texts, lowercased if it does that.
+def reader_of_plain_texts(tokenizer: dict[str, Any]) -> Callable[[str], list[int]] | None:
+    """A tokenizer's JSON → what gives the ids of a plain text, all of them, as the tokenizer would.
 
-    None: there is none.
+    None: that takes the tokenizer.
     """
     steps = _steps(tokenizer.get("normalizer"))
     # added tokens are sought in the text as it came
-    if not steps or tokenizer.get("added_tokens") or not all(map(_leaves_plain, steps)):
+    if tokenizer.get("added_tokens") or tokenizer.get("post_processor") or not all(map(_leaves_plain, steps)):
         return None
-    return tokenizer | {"normalizer": None}
+    match tokenizer:
+        case {"pre_tokenizer": words, "model": {"type": "WordLevel", "vocab": dict(ids), "unk_token": str(unknown)}}:
+            if words != WORDS_AND_MARKS or unknown not in ids:
+                return None
+        case _:
+            return None
+    lowercases = LOWERCASE in steps
+    id_of_unknown: int = ids[unknown]
 
+    def read(text: str) -> list[int]:
+        found = IN_ASCII.findall(text.lower() if lowercases else text)
+        return [ids.get(word, id_of_unknown) for word, _ in found]
 
-def lowercases(tokenizer: dict[str, Any]) -> bool:
-    """Whether a tokenizer takes capital letters for small ones."""
-    return LOWERCASE in _steps(tokenizer.get("normalizer"))
+    return read
 
 
 def _steps(normalizer: dict[str, Any] | None) -> list[dict[str, Any]]:

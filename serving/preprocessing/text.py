@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from serving.contract import TextInput
 from serving.explanation import numbers
-from serving.preprocessing.plain_text import for_plain_texts, is_plain, lowercases
+from serving.preprocessing.plain_text import is_plain, reader_of_plain_texts
 from serving.problems import Unprocessable
 
 LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -35,19 +35,13 @@ class TextPreprocessor:
     def __init__(self, spec: TextInput, *, max_characters: int | None = None) -> None:
         self._spec = spec
         self._max_characters = max_characters
-        self._tokenizer = self._read(spec.tokenizer)
-        plain = for_plain_texts(spec.tokenizer)
-        self._plain_tokenizer = None if plain is None else self._read(plain)
-        self._lowercases = lowercases(spec.tokenizer)
-
-    def _read(self, tokenizer: dict[str, Any]) -> Tokenizer:
         try:
-            read: Tokenizer = Tokenizer.from_str(json.dumps(tokenizer))
+            self._tokenizer: Tokenizer = Tokenizer.from_str(json.dumps(spec.tokenizer))
         except Exception as error:  # tokenizers raises bare Exception
             raise ValueError(f"the tokenizer cannot be read: {error}") from error
-        read.no_padding()
-        read.enable_truncation(self._spec.max_length)
-        return read
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(spec.max_length)
+        self._read_plain = reader_of_plain_texts(spec.tokenizer)
 
     def without_limits(self) -> Self:
         """The same without `max_characters`."""
@@ -70,18 +64,21 @@ class TextPreprocessor:
             raise Unprocessable("The text is empty.")
         if not text.isascii() and (lone := LONE_SURROGATE.search(text)):
             raise Unprocessable(f"The text is not valid Unicode: a lone surrogate stands at character {lone.start()}.")
-        tokenizer = self._tokenizer
-        if self._plain_tokenizer is not None and is_plain(text):
-            tokenizer = self._plain_tokenizer
-            text = text.lower() if self._lowercases else text
-        # without the offsets, which only explanations need: they take a fifth of the time
-        try:
-            ids = tokenizer.encode_batch_fast([text])[0].ids
-        except Exception as error:  # bare: some have no id for words that they do not know
-            raise Unprocessable(f"The model's tokenizer cannot read the text: {error}.") from error
+        if self._read_plain is not None and is_plain(text):
+            ids = self._read_plain(text)[: self._spec.max_length]
+        else:
+            ids = self._tokenized(text)
         if not ids:
             raise Unprocessable("The text has no words in it.")
         return np.array(ids, dtype=np.int32)
+
+    def _tokenized(self, text: str) -> list[int]:
+        # without the offsets, which only explanations need: they take a fifth of the time
+        try:
+            ids: list[int] = self._tokenizer.encode_batch_fast([text])[0].ids
+        except Exception as error:  # bare: some have no id for words that they do not know
+            raise Unprocessable(f"The model's tokenizer cannot read the text: {error}.") from error
+        return ids
 
     def prepare_quickly(self, text: str) -> NDArray[np.int32] | None:
         """As `prepare`, but None for a text that would take more than about a millisecond."""

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from serving.contract import TextInput
 from serving.preprocessing import TextPreprocessor
+from serving.preprocessing.plain_text import WORD_OR_MARK
 from serving.problems import Unprocessable
 from training.tokenizer import train_tokenizer
 
@@ -196,12 +197,41 @@ ODD_NORMALIZERS = {
 }
 
 
+OUR_WORDS = pre_tokenizers.Split(Regex(WORD_OR_MARK), behavior="removed", invert=True)
+OTHERS_WORDS = {
+    "by blanks": pre_tokenizers.Whitespace(),
+    "without the marks": pre_tokenizers.Split(Regex(WORD_OR_MARK.partition("|")[0]), behavior="removed", invert=True),
+    "with what is between": pre_tokenizers.Split(Regex(WORD_OR_MARK), behavior="isolated", invert=True),
+    "what is between": pre_tokenizers.Split(Regex(WORD_OR_MARK), behavior="removed"),
+    "ours, cut again": pre_tokenizers.Sequence([OUR_WORDS, pre_tokenizers.Digits(individual_digits=True)]),
+    "whatever there is": None,
+}
+
+
+@pytest.mark.parametrize("name", OTHERS_WORDS)
+def test_a_tokenizer_with_other_words_gets_every_text(name: str) -> None:
+    tokenizer = Tokenizer(models.WordLevel(WORDS | {" ": 9, "1": 10, "!": 11}, unk_token="[UNK]"))  # noqa: S106  # no secret
+    if words := OTHERS_WORDS[name]:
+        tokenizer.pre_tokenizer = words
+    spec = TextInput(name="tokens", max_length=9, pad_id=0, tokenizer=json.loads(tokenizer.to_str()))
+    for text in ("a good film", "a good film 11!!"):
+        assert TextPreprocessor(spec).prepare(text).tolist() == tokenizer.encode(text).ids
+
+
+def test_a_tokenizer_that_adds_something_gets_every_text() -> None:
+    tokenizer = Tokenizer(models.WordLevel(WORDS, unk_token="[UNK]"))  # noqa: S106  # no secret
+    tokenizer.pre_tokenizer = OUR_WORDS
+    tokenizer.post_processor = processors.TemplateProcessing(single="film $A", special_tokens=[("film", WORDS["film"])])
+    spec = TextInput(name="tokens", max_length=9, pad_id=0, tokenizer=json.loads(tokenizer.to_str()))
+    assert TextPreprocessor(spec).prepare("a good film").tolist() == tokenizer.encode("a good film").ids
+
+
 @pytest.mark.parametrize("name", ODD_NORMALIZERS)
 def test_a_tokenizer_that_changes_plain_texts_gets_them_as_they_came(name: str) -> None:
     tokenizer = Tokenizer(models.WordLevel(WORDS, unk_token="[UNK]"))  # noqa: S106  # no secret
     if normalizer := ODD_NORMALIZERS[name]:
         tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.pre_tokenizer = OUR_WORDS
     spec = TextInput(name="tokens", max_length=9, pad_id=0, tokenizer=json.loads(tokenizer.to_str()))
     text = "A good a Film"
     assert TextPreprocessor(spec).prepare(text).tolist() == tokenizer.encode(text).ids
@@ -209,7 +239,7 @@ def test_a_tokenizer_that_changes_plain_texts_gets_them_as_they_came(name: str) 
 
 def test_a_step_that_says_more_than_is_known_of_it_is_left_to_the_library() -> None:
     tokenizer = Tokenizer(models.WordLevel(WORDS, unk_token="[UNK]"))  # noqa: S106  # no secret
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.pre_tokenizer = OUR_WORDS
     told = json.loads(tokenizer.to_str()) | {"normalizer": {"type": "Lowercase", "of": "all"}}
     spec = TextInput(name="tokens", max_length=9, pad_id=0, tokenizer=told)
     assert TextPreprocessor(spec).prepare("A Good FILM").tolist() == [2, 3, 4]
@@ -218,7 +248,7 @@ def test_a_step_that_says_more_than_is_known_of_it_is_left_to_the_library() -> N
 def test_added_tokens_are_sought_in_the_text_as_it_came() -> None:
     tokenizer = Tokenizer(models.WordLevel(WORDS, unk_token="[UNK]"))  # noqa: S106  # no secret
     tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.pre_tokenizer = OUR_WORDS
     tokenizer.add_tokens([AddedToken("FILM", normalized=False)])
     spec = TextInput(name="tokens", max_length=9, pad_id=0, tokenizer=json.loads(tokenizer.to_str()))
     ids = TextPreprocessor(spec).prepare("a good FILM").tolist()
