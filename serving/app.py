@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -23,16 +23,19 @@ from serving.classification import Classifier
 from serving.decoding import Decoders, cores
 from serving.http.accepting import open_connections
 from serving.http.api_keys import ApiKeys
+from serving.http.connections import SHEDDER
 from serving.http.direct import Direct
 from serving.http.errors import install_error_handlers
 from serving.http.guard import Guard
 from serving.http.middleware import BodyLimit, RequestRecord
 from serving.http.openapi import complete_openapi
 from serving.http.routes import docs, page
-from serving.http.routes.classify import classify_routes
+from serving.http.routes.classify import IMAGE_PATH, TEXT_PATH, classify_routes
 from serving.http.routes.health import health_routes
 from serving.http.routes.inference_protocol import inference_routes
 from serving.http.routes.models import model_routes
+from serving.http.schemas import ImageOptions, Options
+from serving.http.shedding import Endpoint, Shedder
 from serving.logs import configure_logging
 from serving.metrics import Metrics
 from serving.model_server import ModelServer
@@ -78,13 +81,14 @@ def create_app(settings: Settings) -> ASGIApp:
     models = {model.name: model for model in (image_model, text_model) if model}
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with server.connected(), asyncio.TaskGroup() as tasks:
             following = [tasks.create_task(model.follow()) for model in models.values()]
             following.append(tasks.create_task(server.follow_certificates(settings.poll_seconds)))
             following.append(tasks.create_task(server.follow_address()))
             with stopping.watched():
-                yield
+                # a trace has a span for every request
+                yield {} if spans is not None else {SHEDDER: shedder}
             for task in following:
                 task.cancel()
         decoders.close()
@@ -93,6 +97,14 @@ def create_app(settings: Settings) -> ASGIApp:
 
     image, text = classifier(image_model), classifier(text_model)
     classify = classify_routes(image, text, settings)
+    keys = ApiKeys(Path(settings.api_keys_file)) if settings.api_keys_file else None
+    endpoints = {IMAGE_PATH: (image, ImageOptions), TEXT_PATH: (text, Options)}
+    shedder = Shedder(
+        {path: Endpoint(served, options) for path, (served, options) in endpoints.items() if served is not None},
+        keys=keys,
+        metrics=metrics,
+        settings=settings,
+    )
     app = FastAPI(
         title="Sightread",
         version=metadata.version("sightread"),
@@ -114,7 +126,7 @@ def create_app(settings: Settings) -> ASGIApp:
     layers = [
         Middleware(RequestRecord, metrics=metrics, spans=spans),
         *_cross_origin(settings),
-        *_guard(settings),
+        *_guard(settings, keys),
         Middleware(BodyLimit, max_bytes=settings.max_body_bytes, max_held=settings.max_held_bytes),
         Middleware(Direct, routes=[route for route in classify.routes if isinstance(route, APIRoute)]),
     ]
@@ -156,14 +168,14 @@ def _cross_origin(settings: Settings) -> list[Middleware]:
     ]
 
 
-def _guard(settings: Settings) -> list[Middleware]:
+def _guard(settings: Settings, keys: ApiKeys | None) -> list[Middleware]:
     """What keeps out who may not come in, where there is a rule for that."""
-    if not (settings.api_keys_file or settings.rate_limit or settings.max_concurrency):
+    if not (keys or settings.rate_limit or settings.max_concurrency):
         return []
     return [
         Middleware(
             Guard,
-            keys=ApiKeys(Path(settings.api_keys_file)) if settings.api_keys_file else None,
+            keys=keys,
             open_paths=[
                 *(() if settings.guard_metrics else ("/metrics",)),
                 *(() if settings.guard_docs else (*page.PATHS, *docs.PATHS)),

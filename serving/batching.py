@@ -135,6 +135,11 @@ class Batcher(Generic[Answer]):
         self._alarm: asyncio.TimerHandle | None = None
 
     @property
+    def waiting(self) -> int:
+        """Rows that wait."""
+        return self._waiting
+
+    @property
     def ahead(self) -> int:
         """Rows that wait or are under way."""
         return self._waiting + self._rows_in_flight
@@ -154,8 +159,7 @@ class Batcher(Generic[Answer]):
             Overloaded: the queue is full, or too long for the deadline.
             Problem: what the call to the model server raised.
         """
-        others = self._waiting if ahead is None else min(ahead, self._waiting)
-        if others >= self._max_queue:
+        if ahead is None and self._waiting >= self._max_queue:
             raise self._overloaded()
         if sum(map(len, self._queues.values())) >= 2 * self._max_queue:
             self._forget_those_who_gave_up()
@@ -176,7 +180,7 @@ class Batcher(Generic[Answer]):
             self._leave(waiting)
 
     def check(self, deadline: float, *, ahead: int, seconds_before: float = 0.0) -> None:
-        """Refuse what would be answered too late; what is late already is not refused.
+        """Refuse what would find no room, or be answered too late; what is late already is not refused.
 
         Args:
             deadline: by the event loop's clock.
@@ -184,13 +188,26 @@ class Batcher(Generic[Answer]):
             seconds_before: until its row comes here.
 
         Raises:
-            Overloaded: there would be no answer before the deadline.
+            Overloaded: the queue is full, or there would be no answer before the deadline.
         """
-        if not min(ahead, self._waiting):
+        others = min(ahead, self._waiting)
+        if others >= self._max_queue:
+            raise self._overloaded()
+        if not others:
             return
         seconds = deadline - asyncio.get_running_loop().time()
-        if seconds > 0 and seconds - seconds_before < HEADROOM * self._foretell(min(ahead, self.ahead)):
+        ahead = min(ahead, self.ahead)
+        # nearly always this is enough to know; it is no less than what is foretold
+        if seconds - seconds_before >= HEADROOM * self._pace.foretell(ahead + self._max_batch_size):
+            return
+        if seconds > 0 and seconds - seconds_before < HEADROOM * self._foretell(ahead):
             raise self._overloaded()
+
+    def foretell(self, to_come: int = 0) -> float:
+        """Seconds until who comes after so many more is answered: 0 while nobody waits, infinite without room."""
+        if self._waiting >= self._max_queue:
+            return math.inf
+        return self._foretell(self.ahead + to_come) if self._waiting else 0.0
 
     def learn_full(self, rows: Sequence[Row], seconds: float) -> None:
         """A call of so many rows took so long before there were any requests, and by itself."""

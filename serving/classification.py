@@ -99,6 +99,21 @@ class Classifier:
         """Measures how long an answer takes to be written."""
         return self._metrics.stage_seconds(self.model.name, "encode").time()
 
+    def foretell(self, version: int | None, to_come: int) -> float:
+        """Seconds until a small item is answered that comes after so many others.
+
+        Args:
+            version: the version that must answer, or None.
+            to_come: items that were let in and do not wait anywhere yet.
+        """
+        expected = self._traffic.expect(version)
+        return self._turns.foretell(to_come) + (expected.batcher.foretell(to_come) if expected else 0.0)
+
+    @property
+    def waiting(self) -> int:
+        """Items that wait for their turn, or for the model server."""
+        return self._turns.waiting + sum([version.batcher.waiting for version in self.model.proven.values()])
+
     def check(self, deadline: float, *, is_large_picture: bool) -> None:
         """Refuse a request before its body is read: under load even that, in vain, costs the others.
 
@@ -189,11 +204,10 @@ class Classifier:
     ) -> Classification:
         if wanted.explain and version.explainer is None:
             raise BadRequest(f"Version {version.number} of {self.model.name} gives no explanations.")
-        turn = self._turns.foretell()
+        self._check_queue(version, deadline)
         predict, explain = version.batcher.ahead, version.explainer.ahead if version.explainer else 0
-        version.batcher.check(deadline, ahead=predict, seconds_before=turn)
         if wanted.explain and version.explainer is not None:
-            version.explainer.check(deadline, ahead=explain, seconds_before=turn)
+            version.explainer.check(deadline, ahead=explain, seconds_before=self._turns.foretell())
         # those who wait for their turn, or for a thread, go on to the queue
         to_come = self._turns.waiting + self._decoders.waiting
         ahead = Ahead(self._decoders.waiting, predict + to_come, explain + to_come)
@@ -211,6 +225,9 @@ class Classifier:
             # what is raised and not returned concerns all items alike: the first says it
             raise errors.exceptions[0] from None
         return Classification(version, [task.result() for task in tasks], stages)
+
+    def _check_queue(self, version: Version, deadline: float) -> None:
+        version.batcher.check(deadline, ahead=version.batcher.ahead, seconds_before=self._turns.foretell())
 
     async def _classify_one(
         self, version: Version, raw: bytes | str, deadline: float, wanted: Wanted, *, stages: Stages, ahead: Ahead

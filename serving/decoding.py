@@ -10,7 +10,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
 
-from serving.pace import Pace
+from serving.pace import Pace, Strain
+from serving.problems import Overloaded
 
 Prepared = TypeVar("Prepared")
 
@@ -47,6 +48,7 @@ class Decoders:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self.waiting = 0
         self._pace = Pace()
+        self._strain = Strain()
 
     @property
     def is_busy(self) -> bool:
@@ -85,8 +87,13 @@ class Decoders:
         Raises:
             Overloaded: so much waits already that it would not be done before the deadline.
         """
-        seconds = deadline - asyncio.get_running_loop().time()
-        self._pace.check(ahead, seconds, "to be decoded", at_once=self._threads)
+        now = asyncio.get_running_loop().time()
+        headroom = self._strain.headroom(now)
+        try:
+            self._pace.check(ahead, deadline - now, "to be decoded", at_once=self._threads, headroom=headroom)
+        except Overloaded:
+            self._strain.refused(now)
+            raise
 
     def close(self) -> None:
         """End the threads; what has not begun is given up."""

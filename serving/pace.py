@@ -7,6 +7,11 @@ from serving.problems import Overloaded
 SHARE_OF_NEWEST = 0.2
 HEADROOM = 1.5
 """Times what is foretold, there has to be before a deadline: of those that would come just in time half come late."""
+STRAINED_HEADROOM = 6.0
+"""The same while some have to be refused: in a queue that is full all the time everybody waits as long as anybody may,
+and some wait for too long; a short one is worked off as fast."""
+STRAINED_SECONDS = 1.0
+"""After the last refusal."""
 SHARE_OF_FORMER = 0.97
 """What a call still weighs when the next one is known."""
 MOST_SURPRISE = 4.0
@@ -14,6 +19,21 @@ MOST_SURPRISE = 4.0
 next. Where calls do get slower, all of them tell."""
 LEAST_SPREAD = 1e-3
 """Of the calls' sizes (variance over squared mean): calls of nearly one size say nothing new of what a row adds."""
+
+
+class Strain:
+    """Whether some had to be refused a moment ago."""
+
+    def __init__(self) -> None:
+        self._until = -math.inf
+
+    def refused(self, now: float) -> None:
+        """Somebody is, now."""
+        self._until = now + STRAINED_SECONDS
+
+    def headroom(self, now: float) -> float:
+        """How many times what is foretold there has to be before a deadline."""
+        return STRAINED_HEADROOM if now < self._until else HEADROOM
 
 
 class Pace:
@@ -35,7 +55,7 @@ class Pace:
         """Seconds that so many units will take, one after the other."""
         return units * (self._seconds_per_unit or 0.0)
 
-    def check(self, ahead: int, seconds: float, what_for: str, *, at_once: int = 1) -> None:
+    def check(self, ahead: int, seconds: float, what_for: str, *, at_once: int = 1, headroom: float = HEADROOM) -> None:
         """Refuse an input that is not sure to be done in time; what is late already is not refused.
 
         Args:
@@ -43,12 +63,13 @@ class Pace:
             seconds: that are left until its deadline.
             what_for: they wait, in words.
             at_once: how many of them are worked on at a time.
+            headroom: times what is foretold, there has to be.
 
         Raises:
             Overloaded: so much waits already.
         """
         wait = self.foretell(ahead / at_once)
-        if 0 < seconds < HEADROOM * wait:
+        if 0 < seconds < headroom * wait:
             raise Overloaded(f"{ahead:,} inputs wait {what_for} already.", retry_after=math.ceil(wait))
 
 

@@ -55,6 +55,16 @@ class Traffic:
                 return canary
         return await self._model.choose()
 
+    def expect(self, version: int | None) -> Version | None:
+        """Who will answer a request, or None where that is not known before it is asked.
+
+        Args:
+            version: the version that must answer, or None.
+        """
+        if version is not None:
+            return self._model.proven.get(version)
+        return None if self._settings.canary_share else self._model.current
+
     def cast_shadow(
         self,
         version: Version,

@@ -9,12 +9,16 @@ from serving.pace import Pace
 SLICE = 0.03
 """Seconds of a turn of the loop in which work begins; whoever comes after that waits for another turn."""
 BEGUN_IN_A_TURN = 32
-"""Of those who waited. In between the loop takes connections, reads, and answers, its health probes among others …"""
+"""Of those who waited, at most …"""
+WORK_SECONDS = 0.03
+"""… and no more than are worked on in this time, …"""
+FEWEST_BEGUN = 4
+"""… but so many. In between the loop takes connections, reads, and answers, its health probes among others …"""
 QUIET_TURNS = 4
 """… until so many turns of the loop have passed in which no request came: of a new connection the first one is read in
 the third …"""
-PAUSE = 0.05
-"""… or so many seconds."""
+PAUSE = 0.002
+"""… or so many seconds: those who have to be refused at the door do not count, and are many."""
 
 
 class Turns:
@@ -32,6 +36,8 @@ class Turns:
         """How many of those who waited began in the last turn."""
         self._quiet_turns = 0
         self._pace = Pace()
+        self._work = Pace()
+        """The same without the pauses."""
 
     @property
     def waiting(self) -> int:
@@ -61,9 +67,9 @@ class Turns:
         if self.waiting:
             self._pace.check(self.waiting, deadline - asyncio.get_running_loop().time(), "for their turn")
 
-    def foretell(self) -> float:
-        """Seconds until the turn of who comes now."""
-        return self._pace.foretell(self.waiting)
+    def foretell(self, to_come: int = 0) -> float:
+        """Seconds until the turn of who comes after so many more."""
+        return self._pace.foretell(self.waiting + to_come)
 
     def _slice(self) -> float:
         """When this turn's slice ends; it begins with the first who asks."""
@@ -79,6 +85,8 @@ class Turns:
 
     def _next_turn(self) -> None:
         self._slice_ends = None
+        if self._begun:
+            self._work.learn(self._begun, perf_counter() - self._began)
         if self._waiting:
             self._quiet_turns = 0
             self._pause(perf_counter() + PAUSE)
@@ -97,7 +105,8 @@ class Turns:
         if self._begun:
             self._pace.learn(self._begun, perf_counter() - self._began)
         self._begun = 0
-        while self._waiting and self._begun < BEGUN_IN_A_TURN:
+        most = self._most_begun()
+        while self._waiting and self._begun < most:
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
@@ -105,3 +114,7 @@ class Turns:
         if self._begun:
             # they begin in the turn that comes now, and nobody who comes meanwhile overtakes them
             self._begin_turn(slice_ends=0.0)
+
+    def _most_begun(self) -> int:
+        seconds = self._work.foretell(1)
+        return BEGUN_IN_A_TURN if not seconds else max(FEWEST_BEGUN, min(BEGUN_IN_A_TURN, int(WORK_SECONDS / seconds)))

@@ -52,7 +52,8 @@ class Model:
         self._prover = Prover(name, kind, server=server, settings=settings, metrics=metrics, spans=spans)
         self.has_been_ready = False
         """Whether a version of it took traffic once."""
-        self._proven: dict[int, Version] = {}
+        self.proven: dict[int, Version] = {}
+        """The versions that take traffic, by their numbers."""
         self._refused: dict[int, str] = {}
         self._delayed: dict[int, str] = {}
         self._statuses: list[VersionStatus] = []
@@ -67,9 +68,9 @@ class Model:
     @property
     def current(self) -> Version | None:
         """The version that answers when a request names none: the proven one labelled `stable`, or else the latest."""
-        if self._stable in self._proven:
-            return self._proven[self._stable]
-        return self._proven[max(self._proven)] if self._proven else None
+        if self._stable in self.proven:
+            return self.proven[self._stable]
+        return self.proven[max(self.proven)] if self.proven else None
 
     @property
     def trouble(self) -> str | None:
@@ -101,7 +102,7 @@ class Model:
         }
 
     def _describe_version(self, status: VersionStatus) -> dict[str, Any]:
-        if status.version in self._proven:
+        if status.version in self.proven:
             return {"version": status.version, "state": "proven"}
         if status.version in self._refused:
             return {"version": status.version, "state": "refused", "reason": self._refused[status.version]}
@@ -132,18 +133,18 @@ class Model:
             version = named.version
             if version is None:
                 raise UnknownVersion(f"No version of {self.name} carries the label {label!r}.")
-            if version not in self._proven and version not in self._refused:
+            if version not in self.proven and version not in self._refused:
                 await self._look_once_after(named.at)  # the label was quicker than the poll
         if version is None:
             return self.current or self._unavailable()
-        if version in self._proven:
-            return self._proven[version]
-        if not self._proven:
+        if version in self.proven:
+            return self.proven[version]
+        if not self.proven:
             self._unavailable()
         if version in self._refused:
             raise UnknownVersion(f"Version {version} of {self.name} takes no traffic: {self._refused[version]}.")
         raise UnknownVersion(
-            f"{self.name} has no version {version} in service; it has {', '.join(map(str, sorted(self._proven)))}."
+            f"{self.name} has no version {version} in service; it has {', '.join(map(str, sorted(self.proven)))}."
         )
 
     async def labelled(self, label: str) -> Version | None:
@@ -154,7 +155,7 @@ class Model:
             version = (await self._labels.resolve(label)).version
         except Problem:
             return None
-        return None if version is None else self._proven.get(version)
+        return None if version is None else self.proven.get(version)
 
     def _unavailable(self) -> NoReturn:
         raise Unavailable(f"{self.name} is not ready: {self.trouble}.", retry_after=1)
@@ -187,7 +188,7 @@ class Model:
             Unavailable: none does.
         """
         async with self._looking:
-            if self._proven.get(gone.number) is gone:  # nobody else has looked meanwhile
+            if self.proven.get(gone.number) is gone:  # nobody else has looked meanwhile
                 await self._look()
         return self.current or self._unavailable()
 
@@ -220,13 +221,13 @@ class Model:
         else:
             self._trouble = None
         available = {status.version for status in self._statuses if status.available}
-        self._forget([number for number in self._proven.keys() & available if await self._is_another(number)])
+        self._forget([number for number in self.proven.keys() & available if await self._is_another(number)])
         if not await self._follow_stable(available) or self._expects_newer(available):
             return
         # in this order: who asks while the new one proves itself is not told that there is none
-        for number in sorted(available - self._proven.keys() - self._refused.keys(), reverse=True):
+        for number in sorted(available - self.proven.keys() - self._refused.keys(), reverse=True):
             await self._admit(number)
-        self._forget([known for known in [*self._proven, *self._refused] if known not in available])
+        self._forget([known for known in [*self.proven, *self._refused] if known not in available])
         self._delayed = {number: why for number, why in self._delayed.items() if number in available}
 
     async def _follow_stable(self, available: AbstractSet[int]) -> bool:
@@ -245,9 +246,9 @@ class Model:
             return self.current is not None or not loading
         except Problem:
             return True  # says nothing of the label
-        if number in available - self._proven.keys() - self._refused.keys():
+        if number in available - self.proven.keys() - self._refused.keys():
             await self._admit(number)
-        if number in self._proven and number != self._stable:
+        if number in self.proven and number != self._stable:
             self._stable = number
             logger.info("%s: version %d is labelled %s and answers", self.name, number, STABLE)
         return True
@@ -264,7 +265,7 @@ class Model:
     async def _is_another(self, number: int) -> bool:
         """Whether the server has another version under a proven one's number."""
         try:
-            return await self._server.contract(self.name, number, timeout=STATUS_SECONDS) != self._proven[number].told
+            return await self._server.contract(self.name, number, timeout=STATUS_SECONDS) != self.proven[number].told
         except Problem:
             return False  # says nothing of the version
         except Refused:
@@ -287,12 +288,12 @@ class Model:
         self._trouble = why
         self._patient_until = None
         self._statuses = []
-        self._forget([*self._proven, *self._refused])
+        self._forget([*self.proven, *self._refused])
 
     def _forget(self, numbers: Sequence[int]) -> None:
         for number in numbers:
             self._refused.pop(number, None)
-            if gone := self._proven.pop(number, None):
+            if gone := self.proven.pop(number, None):
                 gone.drift.end()
                 self._metrics.version_proven(self.name, number).set(0)
                 logger.info("%s: version %d takes no more traffic: the server no longer has it", self.name, number)
@@ -316,7 +317,7 @@ class Model:
             self._metrics.version_proven(self.name, number).set(0)
             logger.error("%s: version %d takes no traffic: %s", self.name, number, self._refused[number])  # noqa: TRY400  # the sentence says it all
         else:
-            self._proven[number] = version
+            self.proven[number] = version
             self._delayed.pop(number, None)
             self._metrics.version_proven(self.name, number).set(1)
             logger.info(

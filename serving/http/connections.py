@@ -7,7 +7,7 @@ import logging
 import select
 from collections import OrderedDict
 from ipaddress import IPv6Address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import httptools
@@ -20,9 +20,13 @@ from serving.http.middleware import give_up
 from serving.problems import BadRequest, HeadersTooLarge, Problem, RequestTimeout
 from serving.settings import Settings
 
+if TYPE_CHECKING:  # the parent of workers does without what it needs
+    from serving.http.shedding import Shedder
+
 logger = logging.getLogger("sightread.connections")
 
-
+SHEDDER = "sightread.shedder"
+"""Where the state of the application's lifespan has what refuses at the door, if anything does."""
 LINGER_SECONDS = 2.0
 LOOKED_AT = 8
 """Idlers, at most, to find one whose next request has not come."""
@@ -60,6 +64,9 @@ class LimitedConnection(HttpToolsProtocol):
         """Whether the client has asked nothing that is still to be answered."""
         self._is_unread = False
         """Whether the client does not read what was written."""
+        self._to_discard = 0
+        """Bytes still to come of a body that nobody reads: its request was refused."""
+        self._shedder: Shedder | None = self.app_state.get(SHEDDER)
         self._unread_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -140,6 +147,11 @@ class LimitedConnection(HttpToolsProtocol):
             self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
+        if self._to_discard and not (data := self._discard(data)):
+            return
+        shedder = self._shedder
+        if shedder is not None and self._is_at_rest() and not shedder.lets_in() and self._shed(shedder, data):
+            return
         for start in range(0, len(data), LOOKED_INTO):
             if self.transport is None or self.transport.is_closing():
                 return  # it was refused; what still comes is nobody's
@@ -147,6 +159,41 @@ class LimitedConnection(HttpToolsProtocol):
                 self._rest = data[start:]
                 return
             self._look_into(data[start : start + LOOKED_INTO])
+
+    def _shed(self, shedder: "Shedder", data: bytes) -> bool:
+        """Refuse what has come before it is parsed, where it is a request that has to be refused."""
+        refusal = shedder.refusal(data, self.server_state.default_headers)
+        if refusal is None:
+            return False
+        self.server_state.total_requests += 1
+        self._stop_timer()
+        self._wait_for()
+        self._alarms.set(self.timeout_keep_alive_handler, self.loop.time() + self.timeout_keep_alive)
+        self.transport.write(refusal.answer)
+        if refusal.body_to_come:
+            self._to_discard = refusal.body_to_come
+            # what trickles in must not hold the connection; but who is still sending gets a moment to read the answer
+            self._alarms.set(self._give_sender_up, self.loop.time() + LINGER_SECONDS)
+        return True
+
+    def _discard(self, data: bytes) -> bytes:
+        """Drop what belongs to the body of a request that was refused at its head → the rest."""
+        dropped = min(self._to_discard, len(data))
+        self._to_discard -= dropped
+        if not self._to_discard:
+            self._alarms.call_off(self._give_sender_up)
+        return data[dropped:]
+
+    def _give_sender_up(self) -> None:
+        self.transport.close()
+
+    def _is_at_rest(self) -> bool:
+        """Whether the next request begins with what comes now, and its answer need not be the connection's last."""
+        if not self._is_idle or self._is_unread or self._rest or open_connections().is_ending:
+            return False
+        if self.cycle is None:
+            return self._header_bytes == 0
+        return not self._in_headers and not self.cycle.more_body
 
     def _look_into(self, data: bytes) -> None:
         self._piece_bytes = len(data)
@@ -284,6 +331,7 @@ class LimitedConnection(HttpToolsProtocol):
         self._stop_timer()
         self._unset_keepalive_if_required()
         self._alarms.call_off(self._give_reader_up)
+        self._alarms.call_off(self._give_sender_up)
         if self.transport is None:  # it was turned away at the door
             return
         super().connection_lost(exc)

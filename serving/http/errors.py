@@ -35,7 +35,7 @@ def problem_response(request: Request, problem: Problem, headers: dict[str, str]
     comes.
     """
     problem.__traceback__ = None
-    document = problem.document() | {"instance": f"urn:request:{request.state.request_id}"}
+    document = instance_of(problem, request.state.request_id)
     if PROTOCOL_PATH.match(request.scope["path"]):
         document["error"] = problem.detail
     headers = dict(headers or {})
@@ -44,6 +44,11 @@ def problem_response(request: Request, problem: Problem, headers: dict[str, str]
     if isinstance(problem, UnsupportedMediaType) and header(request.scope, b"content-encoding"):
         headers["Accept-Encoding"] = "identity"  # RFC 9110, 15.5.16
     return JSONResponse(document, problem.status, headers, media_type=PROBLEM_TYPE)
+
+
+def instance_of(problem: Problem, request_id: str) -> dict[str, str | int]:
+    """The problem's document; its `instance` names the request."""
+    return problem.document() | {"instance": f"urn:request:{request_id}"}
 
 
 def defect() -> Problem:

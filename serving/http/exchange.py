@@ -1,6 +1,7 @@
 """A request and its answer on a connection, as the HTTP server hands them to the application: ASGI at little cost."""
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -116,14 +117,24 @@ class Exchange(RequestResponseCycle):
         # whoever waits to be told to go on may never send its body: what comes next would be taken for that
         if not self.keep_alive or (self.waiting_for_100_continue and self.more_body):
             headers.append((b"connection", b"close"))
-        head = STATUS_LINE[start["status"]] + b"\r\n".join([b": ".join(header) for header in headers]) + b"\r\n\r\n"
-        # one line each, one for the status, and an empty one
-        if not head.count(b"\n") == head.count(b"\r") == len(headers) + 2 or b"\0" in head:
-            raise RuntimeError("A header of an answer is not one line of text.")
+        answer = whole_answer(start["status"], headers, message.get("body", b""))
         self.response_started = self.response_complete = True
         self.waiting_for_100_continue = False
-        self.transport.write(head + message.get("body", b""))
+        self.transport.write(answer)
         self.set()
         if not self.keep_alive:
             self.transport.close()
         self.on_response()
+
+
+def whole_answer(status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bytes:
+    """An answer as it goes over the wire, in one piece.
+
+    Raises:
+        RuntimeError: a header would be more than one line.
+    """
+    head = STATUS_LINE[status] + b"\r\n".join([b": ".join(header) for header in headers]) + b"\r\n\r\n"
+    # one line each, one for the status, and an empty one
+    if not head.count(b"\n") == head.count(b"\r") == len(headers) + 2 or b"\0" in head:
+        raise RuntimeError("A header of an answer is not one line of text.")
+    return head + body

@@ -71,7 +71,7 @@ class Guard:
         """Whose request it is: a key's holder or an address. Raises Unauthorized or Overloaded."""
         client = f"address {place_of(scope['client'][0])}" if scope.get("client") else "address unknown"
         if self._keys is not None and not self._is_open(scope["path"]):
-            client = f"key of {self._holder(self._keys, scope)}"
+            client = f"key of {holder_of(self._keys, scope)}"
             scope["state"]["client"] = client
         if self._concurrency and self._at_once[client] >= self._concurrency:
             raise Overloaded(f"The {client} has {self._concurrency} requests at once already.", retry_after=1)
@@ -83,16 +83,21 @@ class Guard:
     def _is_open(self, path: str) -> bool:
         return any(path == opened or path.startswith(f"{opened}/") for opened in self._open_paths)
 
-    @staticmethod
-    def _holder(keys: ApiKeys, scope: Scope) -> str:
-        scheme, _, token = header(scope, b"authorization").partition(" ")
-        key = token.strip() if scheme.lower() == "bearer" else header(scope, b"x-api-key")
-        if not key:
-            raise Unauthorized("This needs an API key: send it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`.")
-        holder = keys.holder(key)
-        if holder is None:
-            raise Unauthorized("This API key is not known here, or no longer.")
-        return holder
+
+def holder_of(keys: ApiKeys, scope: Scope) -> str:
+    """Whose key a request has.
+
+    Raises:
+        Unauthorized: it has none, or one that is not among the keys.
+    """
+    scheme, _, token = header(scope, b"authorization").partition(" ")
+    key = token.strip() if scheme.lower() == "bearer" else header(scope, b"x-api-key")
+    if not key:
+        raise Unauthorized("This needs an API key: send it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`.")
+    holder = keys.holder(key)
+    if holder is None:
+        raise Unauthorized("This API key is not known here, or no longer.")
+    return holder
 
 
 @lru_cache(maxsize=REMEMBERED)

@@ -19,8 +19,6 @@ from serving.problems import Overloaded, TooLarge, Unavailable
 from serving.tracing import TRACEPARENT
 
 if TYPE_CHECKING:  # OpenTelemetry is an extra
-    from opentelemetry.trace import Span
-
     from serving.spans import Spans
 
 logger = logging.getLogger("sightread.requests")
@@ -75,7 +73,7 @@ class RequestRecord:
             await self._app(scope, receive, send)
             return
         start = perf_counter()
-        request_id = _request_id(scope)
+        request_id = request_id_of(scope)
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         state["task"] = asyncio.current_task()
@@ -116,32 +114,43 @@ class RequestRecord:
                 raise  # the server closes the connection: nobody takes half an answer for a whole one
         finally:
             self._metrics.in_flight.add(-1)
-            self._tell(scope, status, perf_counter() - start, traceparent, span)
-
-    def _tell(self, scope: Scope, status: int, seconds: float, traceparent: str, span: "Span | None") -> None:
-        state = scope["state"]
-        model, version = state.get("model", ""), state.get("version", "")
-        self._metrics.requests(model, version, status).inc()
-        self._metrics.request_seconds(model).observe(seconds)
-        fields = {
-            "request_id": state["request_id"],
-            "method": scope["method"],
-            "path": scope["path"][:MAX_LOGGED_PATH],
-            "status": status,
-            "seconds": round(seconds, 6),
-        }
-        if model:
-            fields |= {"model": model, "version": version}
-        if client := state.get("client"):
-            fields["client"] = client
-        if traceparent:
-            fields["traceparent"] = traceparent
-        if self._spans is not None and span is not None:
-            fields["trace_id"] = self._spans.answered(span, scope, status)
-        log_request(logger, fields)
+            trace_id = None if self._spans is None or span is None else self._spans.answered(span, scope, status)
+            tell_request(self._metrics, scope, status, perf_counter() - start, trace_id=trace_id)
 
 
-def _request_id(scope: Scope) -> str:
+def tell_request(metrics: Metrics, scope: Scope, status: int, seconds: float, *, trace_id: str | None = None) -> None:
+    """Count a request that was answered, and write its line in the log.
+
+    Args:
+        metrics: where it is counted.
+        scope: the request's; its `state` has the `request_id`, and the `model`, `version` and `client` if there are.
+        status: of the answer.
+        seconds: from its headers to the answer.
+        trace_id: of its trace, or None.
+    """
+    state = scope["state"]
+    model, version = state.get("model", ""), state.get("version", "")
+    metrics.requests(model, version, status).inc()
+    metrics.request_seconds(model).observe(seconds)
+    fields = {
+        "request_id": state["request_id"],
+        "method": scope["method"],
+        "path": scope["path"][:MAX_LOGGED_PATH],
+        "status": status,
+        "seconds": round(seconds, 6),
+    }
+    if model:
+        fields |= {"model": model, "version": version}
+    if client := state.get("client"):
+        fields["client"] = client
+    if traceparent := header(scope, b"traceparent")[:MAX_TRACEPARENT]:
+        fields["traceparent"] = traceparent
+    if trace_id is not None:
+        fields["trace_id"] = trace_id
+    log_request(logger, fields)
+
+
+def request_id_of(scope: Scope) -> str:
     """The client's, or one of our own. It is no secret."""
     sent = header(scope, b"x-request-id")
     return sent if sent and ACCEPTABLE_ID.fullmatch(sent) else f"{random.getrandbits(128):032x}"

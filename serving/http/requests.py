@@ -86,7 +86,15 @@ def request_timeout(request: Request, default: float) -> float:
     Raises:
         BadRequest: the header is not one positive number.
     """
-    sent = _only(request, b"x-request-timeout")
+    return timeout_of(_only(request, b"x-request-timeout"), default)
+
+
+def timeout_of(sent: str | None, default: float) -> float:
+    """What the header X-Request-Timeout says, or does not, in seconds.
+
+    Raises:
+        BadRequest: it is no positive number.
+    """
     if sent is None:
         return default
     try:
@@ -160,12 +168,13 @@ def query(request: Request, options: type[OneOfOptions]) -> OneOfOptions:
     Raises:
         BadRequest: it is not valid, or says one thing twice.
     """
-    parsed: OneOfOptions = _parsed(request.scope["query_string"], options)
+    parsed: OneOfOptions = parse_query(request.scope["query_string"], options)
     return parsed
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _parsed(sent: bytes, options: type[OneOfOptions]) -> OneOfOptions:
+def parse_query(sent: bytes, options: type[OneOfOptions]) -> OneOfOptions:
+    """As `query`, of the query itself."""
     members = QueryParams(sent).multi_items()
     check_query(members)
     try:

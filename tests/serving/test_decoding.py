@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from serving.decoding import Decoders, cores
+from serving.pace import STRAINED_SECONDS
 from serving.problems import Overloaded
 
 
@@ -24,6 +25,23 @@ def test_what_would_be_late_or_only_just_in_time_is_refused() -> None:
         assert refused.value.retry_after is not None
         assert refused.value.retry_after >= 1
         decoders.check(deadline=now() + 60, ahead=10)
+        decoders.close()
+
+    asyncio.run(scenario())
+
+
+def test_while_some_have_to_be_refused_the_queue_is_kept_short() -> None:
+    async def scenario() -> None:
+        decoders = Decoders(2)
+        now = asyncio.get_running_loop().time
+        await decoders.run(lambda: time.sleep(0.2), deadline=math.inf, ahead=0)
+        decoders.check(deadline=now() + 2, ahead=10)  # a second is foretold
+        with pytest.raises(Overloaded):
+            decoders.check(deadline=now() + 1, ahead=10)
+        with pytest.raises(Overloaded):
+            decoders.check(deadline=now() + 2, ahead=10)
+        await asyncio.sleep(STRAINED_SECONDS + 0.1)
+        decoders.check(deadline=now() + 2, ahead=10)
         decoders.close()
 
     asyncio.run(scenario())
