@@ -87,8 +87,7 @@ def create_app(settings: Settings) -> ASGIApp:
             following.append(tasks.create_task(server.follow_certificates(settings.poll_seconds)))
             following.append(tasks.create_task(server.follow_address()))
             with stopping.watched():
-                # a trace has a span for every request
-                yield {} if spans is not None else {SHEDDER: shedder}
+                yield {SHEDDER: shedder} if has_door else {}
             for task in following:
                 task.cancel()
         decoders.close()
@@ -101,10 +100,13 @@ def create_app(settings: Settings) -> ASGIApp:
     endpoints = {IMAGE_PATH: (image, ImageOptions), TEXT_PATH: (text, Options)}
     shedder = Shedder(
         {path: Endpoint(served, options) for path, (served, options) in endpoints.items() if served is not None},
+        turns=turns,
         keys=keys,
         metrics=metrics,
         settings=settings,
     )
+    # a trace has a span for every request; and who is over a limit of its own must not count for the others
+    has_door = spans is None and not (settings.rate_limit or settings.max_concurrency)
     app = FastAPI(
         title="Sightread",
         version=metadata.version("sightread"),

@@ -140,6 +140,11 @@ class Batcher(Generic[Answer]):
         return self._waiting
 
     @property
+    def is_full(self) -> bool:
+        """Whether no further row may wait."""
+        return self._waiting >= self._max_queue
+
+    @property
     def ahead(self) -> int:
         """Rows that wait or are under way."""
         return self._waiting + self._rows_in_flight
@@ -159,7 +164,7 @@ class Batcher(Generic[Answer]):
             Overloaded: the queue is full, or too long for the deadline.
             Problem: what the call to the model server raised.
         """
-        if ahead is None and self._waiting >= self._max_queue:
+        if ahead is None and self.is_full:
             raise self._overloaded()
         if sum(map(len, self._queues.values())) >= 2 * self._max_queue:
             self._forget_those_who_gave_up()
@@ -204,9 +209,7 @@ class Batcher(Generic[Answer]):
             raise self._overloaded()
 
     def foretell(self, to_come: int = 0) -> float:
-        """Seconds until who comes after so many more is answered: 0 while nobody waits, infinite without room."""
-        if self._waiting >= self._max_queue:
-            return math.inf
+        """Seconds until who comes after so many more is answered; 0 while nobody waits."""
         return self._foretell(self.ahead + to_come) if self._waiting else 0.0
 
     def learn_full(self, rows: Sequence[Row], seconds: float) -> None:

@@ -52,6 +52,20 @@ class Ahead(NamedTuple):
     explain: int
 
 
+class Forecast(NamedTuple):
+    """What an item has to wait for.
+
+    Attributes:
+        turn: seconds until its turn.
+        queue: seconds from then until its answer; 0 where nobody waits for that, or where it is not known.
+        is_full: whether there is no room for it.
+    """
+
+    turn: float
+    queue: float
+    is_full: bool
+
+
 class Wanted(NamedTuple):
     """What an answer tells.
 
@@ -99,20 +113,23 @@ class Classifier:
         """Measures how long an answer takes to be written."""
         return self._metrics.stage_seconds(self.model.name, "encode").time()
 
-    def foretell(self, version: int | None, to_come: int) -> float:
-        """Seconds until a small item is answered that comes after so many others.
+    def foretell(self, version: int | None, to_come: int) -> Forecast:
+        """What a small item has to wait for that comes after so many others.
 
         Args:
             version: the version that must answer, or None.
             to_come: items that were let in and do not wait anywhere yet.
         """
+        turn = self._turns.foretell(to_come)
         expected = self._traffic.expect(version)
-        return self._turns.foretell(to_come) + (expected.batcher.foretell(to_come) if expected else 0.0)
+        if expected is None:
+            return Forecast(turn, 0.0, is_full=False)
+        return Forecast(turn, expected.batcher.foretell(to_come), is_full=expected.batcher.is_full)
 
     @property
-    def waiting(self) -> int:
-        """Items that wait for their turn, or for the model server."""
-        return self._turns.waiting + sum([version.batcher.waiting for version in self.model.proven.values()])
+    def queued(self) -> int:
+        """Items that wait for the model server."""
+        return sum([version.batcher.waiting for version in self.model.proven.values()])
 
     def check(self, deadline: float, *, is_large_picture: bool) -> None:
         """Refuse a request before its body is read: under load even that, in vain, costs the others.

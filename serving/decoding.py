@@ -10,13 +10,16 @@ from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
 
-from serving.pace import Pace, Strain
+from serving.pace import HEADROOM, Pace, Strain
 from serving.problems import Overloaded
 
 Prepared = TypeVar("Prepared")
 
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Linux's (cgroup v2), in a container: microseconds on processors within each period of so many, or "max"."""
+
+KEPT_AHEAD = 2
+"""Pieces for each thread that may wait although others had to be refused."""
 
 
 def own_processors() -> int:
@@ -66,7 +69,7 @@ class Decoders:
         Raises:
             Overloaded: so much waits already that it would not be done before the deadline.
         """
-        self.check(deadline=deadline, ahead=ahead)
+        self._check(deadline - asyncio.get_running_loop().time(), ahead, HEADROOM)
 
         def timed() -> Prepared:
             start = perf_counter()
@@ -82,18 +85,23 @@ class Decoders:
             self.waiting -= 1
 
     def check(self, *, deadline: float, ahead: int) -> None:
-        """Refuse a piece of work that would not be done in time.
+        """Before a piece of work comes, refuse it where it would not be done in time.
 
         Raises:
             Overloaded: so much waits already that it would not be done before the deadline.
         """
         now = asyncio.get_running_loop().time()
-        headroom = self._strain.headroom(now)
+        seconds = deadline - now
+        # with fewer ahead than that, a thread might have nothing to do until the next one comes
+        headroom = self._strain.headroom(now, seconds) if ahead >= KEPT_AHEAD * self._threads else HEADROOM
         try:
-            self._pace.check(ahead, deadline - now, "to be decoded", at_once=self._threads, headroom=headroom)
+            self._check(seconds, ahead, headroom)
         except Overloaded:
-            self._strain.refused(now)
+            self._strain.refused(now, seconds)
             raise
+
+    def _check(self, seconds: float, ahead: int, headroom: float) -> None:
+        self._pace.check(ahead, seconds, "to be decoded", at_once=self._threads, headroom=headroom)
 
     def close(self) -> None:
         """End the threads; what has not begun is given up."""

@@ -22,18 +22,24 @@ LEAST_SPREAD = 1e-3
 
 
 class Strain:
-    """Whether some had to be refused a moment ago."""
+    """Whether somebody had to be refused a moment ago, though having as much time to wait as who comes now.
+
+    So a client in a hurry changes nothing for those who have time.
+    """
 
     def __init__(self) -> None:
         self._until = -math.inf
+        self._seconds = 0.0
 
-    def refused(self, now: float) -> None:
-        """Somebody is, now."""
-        self._until = now + STRAINED_SECONDS
+    def refused(self, now: float, seconds: float) -> None:
+        """Somebody with so many seconds until the deadline is, now."""
+        if seconds >= self._seconds or now >= self._until:
+            self._until = now + STRAINED_SECONDS
+            self._seconds = seconds
 
-    def headroom(self, now: float) -> float:
-        """How many times what is foretold there has to be before a deadline."""
-        return STRAINED_HEADROOM if now < self._until else HEADROOM
+    def headroom(self, now: float, seconds: float) -> float:
+        """How many times what is foretold there has to be before a deadline, for who has so many seconds."""
+        return STRAINED_HEADROOM if now < self._until and seconds <= self._seconds else HEADROOM
 
 
 class Pace:

@@ -58,6 +58,8 @@ class LimitedConnection(HttpToolsProtocol):
         self._header_bytes = 0
         self._in_headers = True
         self._bytes_beside_body = 0
+        self._is_in_request = False
+        """Whether the parser is within one: its next bytes are that one's."""
         self._rest = b""
         """What has come and was not looked at yet."""
         self._is_idle = False
@@ -189,11 +191,8 @@ class LimitedConnection(HttpToolsProtocol):
 
     def _is_at_rest(self) -> bool:
         """Whether the next request begins with what comes now, and its answer need not be the connection's last."""
-        if not self._is_idle or self._is_unread or self._rest or open_connections().is_ending:
-            return False
-        if self.cycle is None:
-            return self._header_bytes == 0
-        return not self._in_headers and not self.cycle.more_body
+        is_busy = self._is_in_request or not self._is_idle or self._is_unread or self._rest
+        return not is_busy and not open_connections().is_ending
 
     def _look_into(self, data: bytes) -> None:
         self._piece_bytes = len(data)
@@ -231,6 +230,7 @@ class LimitedConnection(HttpToolsProtocol):
         return b"\r\n".join([target, *(b": ".join(header) for header in headers), b"", b""])
 
     def on_message_begin(self) -> None:
+        self._is_in_request = True
         self._in_headers = True
         self._first_piece_bytes = self._piece_bytes
         self._header_bytes = 0
@@ -247,6 +247,7 @@ class LimitedConnection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._is_in_request = False
         self._bytes_beside_body = 0
         if not self._asks_for_upgrade():
             self.cycle.more_body = False  # of one that was answered before, the server takes no note

@@ -9,14 +9,14 @@ import asyncio
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import NamedTuple
 
 from pydantic_core import to_json
 from starlette.types import Scope
 
-from serving.classification import LARGE_PICTURE, Classifier
+from serving.classification import LARGE_PICTURE, Classifier, Forecast
 from serving.http.api_keys import ApiKeys
 from serving.http.errors import PROBLEM_TYPE, instance_of
 from serving.http.exchange import whole_answer
@@ -29,13 +29,27 @@ from serving.metrics import Metrics
 from serving.pace import Strain
 from serving.problems import Overloaded, Problem
 from serving.settings import Settings
+from serving.turns import Turns
 
 CROWD = 64
 """Items that wait, or were let in since: while there are fewer, the door stands open."""
-HEAD = re.compile(rb"POST (/[a-z-]+)(?:\?([!-~]*))? HTTP/1\.1\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*\r\n)+)\r\n")
+HEAD = re.compile(
+    rb"POST (/[a-z-]+)(?:\?([!-~]*))? HTTP/1\.1\r\n"
+    rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)+)\r\n"
+)
 """Of a request as nearly all clients write it (RFC 9112; field names by RFC 9110). All else is left to the parser."""
-ELSEWHERE = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"origin", b"content-encoding"})
+ELSEWHERE = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"proxy-connection", b"content-encoding"})
 """Headers of which the parser, another layer or another refusal has to know."""
+ONCE = (
+    b"connection",
+    b"content-length",
+    b"content-type",
+    b"x-request-id",
+    b"x-request-timeout",
+    b"authorization",
+    b"x-api-key",
+)
+"""Headers of which two may contradict each other."""
 MOST_DIGITS = 9
 """Of a body's length, in bytes."""
 KEEP_ALIVE = [b"keep-alive"]
@@ -45,11 +59,13 @@ ID = "0123456789abcdef" * 2
 """Stands for a request's id in what is made for many of them, and is as long as those that we make."""
 
 
-class Endpoint(NamedTuple):
+@dataclass(frozen=True)
+class Endpoint:
     """One whose requests are refused here."""
 
     classifier: Classifier
     options: type[Options]
+    strain: Strain = field(default_factory=Strain)
 
 
 class Refusal(NamedTuple):
@@ -68,10 +84,11 @@ class Refusal(NamedTuple):
 class _Asked:
     """What requests of one path and query have in common."""
 
-    path: bytes
+    path: str
     model: str
     classifier: Classifier
     version: int | None
+    strain: Strain
 
 
 @dataclass
@@ -79,7 +96,7 @@ class _Verdict:
     """Who of them is refused in this turn of the event loop.
 
     Attributes:
-        wait: seconds that are foretold.
+        wait: seconds that are foretold; infinite without room.
         let_in: after how many others that was.
         problem: what they are told.
         pieces: the answer, around the request's id where that stands in it; None until there is one.
@@ -96,14 +113,23 @@ class Shedder:
 
     Args:
         endpoints: by their paths.
+        turns: who works on the event loop next.
         keys: who may come in; None for everybody. Who may not hears that first, from the guard.
         metrics: where refusals are counted.
         settings: the deadline, and the limits of what comes.
     """
 
     def __init__(
-        self, endpoints: Mapping[str, Endpoint], *, keys: ApiKeys | None, metrics: Metrics, settings: Settings
+        self,
+        endpoints: Mapping[str, Endpoint],
+        *,
+        turns: Turns,
+        keys: ApiKeys | None,
+        metrics: Metrics,
+        settings: Settings,
     ) -> None:
+        self._turns = turns
+        self._elsewhere = ELSEWHERE | {b"origin"} if settings.cors_origins else ELSEWHERE
         self._endpoints = {path.encode(): endpoint for path, endpoint in endpoints.items()}
         self._keys = keys
         self._metrics = metrics
@@ -113,12 +139,12 @@ class Shedder:
         self._waiting: int | None = None
         """At the beginning of this turn; None: nothing has come in it."""
         self._let_in = 0
-        self._strain = Strain()
 
     def lets_in(self) -> bool:
         """Whether whatever comes now is let in, since there is no crowd; if so, it is counted."""
         if self._waiting is None:
-            self._waiting = sum([endpoint.classifier.waiting for endpoint in self._endpoints.values()])
+            queued = [endpoint.classifier.queued for endpoint in self._endpoints.values()]
+            self._waiting = self._turns.waiting + sum(queued)
             asyncio.get_running_loop().call_soon(self._end_turn)
         if self._waiting + self._let_in >= CROWD:
             return False
@@ -139,9 +165,11 @@ class Shedder:
         """
         start = perf_counter()
         head = HEAD.match(sent)
-        asked = None if head is None else self._asked_for(head[1], head[2] or b"")
-        scope = None if head is None or asked is None else _scope(asked, head[3])
-        if head is None or asked is None or scope is None:
+        if head is None or head.end() > self._settings.max_header_bytes:
+            return None
+        asked = self._asked_for(head[1], head[2] or b"")
+        scope = None if asked is None else self._scope(asked, head[3])
+        if asked is None or scope is None:
             return None
         body_to_come = self._body_to_come(scope, sent, head.end())
         if body_to_come is None:
@@ -154,10 +182,10 @@ class Shedder:
             timeout = timeout_of(header(scope, b"x-request-timeout") or None, self._settings.deadline_seconds)
         except Problem:  # the guard or the endpoint tells it
             return None
-        if timeout >= verdict.wait * self._strain.headroom(now):
+        if timeout >= verdict.wait * asked.strain.headroom(now, timeout):
             self._let_in += 1
             return None
-        self._strain.refused(now)
+        asked.strain.refused(now, timeout)
         answer = self._refuse(asked, verdict, scope, headers)
         tell_request(self._metrics, scope, Overloaded.status, perf_counter() - start)
         return Refusal(answer, body_to_come)
@@ -173,13 +201,13 @@ class Shedder:
 
     def _body_to_come(self, scope: Scope, sent: bytes, begin: int) -> int | None:
         """Bytes of a body with one small item that have not come yet; None: it has another one, or more follows."""
-        length = header(scope, b"content-length")
-        kind = header(scope, b"content-type").lower()
-        if not (length.isdigit() and len(length) <= MOST_DIGITS) or kind.startswith("multipart/"):
+        (length,) = scope[BY_NAME].get(b"content-length", [b""])
+        if not (length.isdigit() and len(length) <= MOST_DIGITS):
             return None
         to_come = begin + int(length) - len(sent)
         is_small = int(length) <= min(self._settings.max_body_bytes, LARGE_PICTURE - 1)
-        is_one = b'"texts"' not in sent and (to_come == 0 or kind.startswith("image/"))
+        # of a list whose beginning has not come one item is counted
+        is_one = b'"texts"' not in sent and not header(scope, b"content-type").lower().startswith("multipart/")
         return to_come if to_come >= 0 and is_small and is_one else None
 
     def _asked_for(self, path: bytes, query: bytes) -> _Asked | None:
@@ -201,33 +229,35 @@ class Shedder:
             return None
         if options.explain or options.version_label is not None:
             return None
-        return _Asked(path, endpoint.classifier.model.name, endpoint.classifier, options.version)
+        classifier = endpoint.classifier
+        return _Asked(path.decode(), classifier.model.name, classifier, options.version, endpoint.strain)
 
     def _verdict(self, asked: _Asked) -> _Verdict:
         verdict = self._verdicts.get(asked)
         if verdict is None or verdict.let_in != self._let_in:
-            wait = asked.classifier.foretell(asked.version, self._let_in)
-            again = max(1, math.ceil(wait)) if math.isfinite(wait) else 1
-            items = asked.classifier.waiting + self._let_in
-            problem = Overloaded(f"{items:,} items wait for {asked.model} already.", retry_after=again)
-            verdict = self._verdicts[asked] = _Verdict(wait, self._let_in, problem)
+            forecast = asked.classifier.foretell(asked.version, self._let_in)
+            wait = forecast.turn + forecast.queue
+            problem = Overloaded(self._what_waits(asked, forecast), retry_after=max(1, math.ceil(wait)))
+            verdict = _Verdict(math.inf if forecast.is_full else wait, self._let_in, problem)
+            self._verdicts[asked] = verdict
         return verdict
 
+    def _what_waits(self, asked: _Asked, forecast: Forecast) -> str:
+        if forecast.turn > forecast.queue and not forecast.is_full:
+            return f"{self._turns.waiting + self._let_in:,} inputs wait for their turn already."
+        return f"{asked.classifier.queued:,} items wait for {asked.model} already."
 
-def _scope(asked: _Asked, lines: bytes) -> Scope | None:
-    """What the layers' functions want to know of a request, or None: there is something unusual about its headers."""
-    fields = [line.partition(b":") for line in lines.split(b"\r\n")[:-1]]
-    by_name = {name.lower(): [value.strip(b" \t")] for name, _, value in fields}
-    if len(by_name) < len(fields) or not ELSEWHERE.isdisjoint(by_name):
-        return None
-    if by_name.get(b"connection", KEEP_ALIVE)[0].lower() != KEEP_ALIVE[0]:
-        return None
-    return {
-        "method": "POST",
-        "path": asked.path.decode(),
-        "state": {"model": asked.model},
-        BY_NAME: by_name,
-    }
+    def _scope(self, asked: _Asked, lines: bytes) -> Scope | None:
+        """What the layers' functions want to know of a request; None: its headers are unusual."""
+        by_name: dict[bytes, list[bytes]] = {}
+        for line in lines.split(b"\r\n")[:-1]:
+            name, _, value = line.partition(b":")
+            by_name.setdefault(name.lower(), []).append(value.strip(b" \t"))
+        if not self._elsewhere.isdisjoint(by_name) or any(len(by_name.get(name, ())) > 1 for name in ONCE):
+            return None
+        if by_name.get(b"connection", KEEP_ALIVE)[0].lower() != KEEP_ALIVE[0]:
+            return None
+        return {"method": "POST", "path": asked.path, "state": {"model": asked.model}, BY_NAME: by_name}
 
 
 def _answer(problem: Overloaded, request_id: str, headers: Sequence[tuple[bytes, bytes]]) -> bytes:

@@ -77,7 +77,7 @@ def count(service: Service, metric: str) -> float:
 
 def test_a_refusal_at_the_door_is_the_one_that_the_endpoint_gives(full: Service) -> None:
     at_the_door = ask(full, request("X-Request-ID: same"))
-    inside = ask(full, request("X-Request-ID: same", "Origin: http://x"))
+    inside = ask(full, request("X-Request-ID: same", "Proxy-Connection: keep-alive"))
     for answer in (at_the_door, inside):
         assert answer[1].pop(b"date")
     assert at_the_door == inside
@@ -130,3 +130,19 @@ def test_who_asks_for_something_else_on_a_refused_connection_is_answered(full: S
             assert read(connection)[0].startswith(b"HTTP/1.1 429")
             connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
             assert read(connection)[0].startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("cut", [1, 60, 1000])
+def test_what_comes_within_a_head_belongs_to_it(full: Service, cut: int) -> None:
+    begun = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nX-Its-Own-Header-As-Long-As-It-Is: "
+    with connect(full) as connection:
+        connection.sendall(begun[:cut])
+        time.sleep(0.2)
+        connection.sendall(begun[cut:])
+        time.sleep(0.2)
+        connection.sendall(request())
+        status, _, document = read(connection)
+        assert status.startswith(b"HTTP/1.1 404")
+        assert document["title"] == "Not found"
+        connection.sendall(request())
+        assert read(connection)[0].startswith(b"HTTP/1.1 429")

@@ -37,9 +37,12 @@ def test_while_some_have_to_be_refused_the_queue_is_kept_short() -> None:
         await decoders.run(lambda: time.sleep(0.2), deadline=math.inf, ahead=0)
         decoders.check(deadline=now() + 2, ahead=10)  # a second is foretold
         with pytest.raises(Overloaded):
-            decoders.check(deadline=now() + 1, ahead=10)
+            decoders.check(deadline=now() + 2.1, ahead=20)
         with pytest.raises(Overloaded):
             decoders.check(deadline=now() + 2, ahead=10)
+        decoders.check(deadline=now() + 2, ahead=3)  # the threads are to be kept busy
+        decoders.check(deadline=now() + 3, ahead=10)  # who has more time has it still
+        await decoders.run(lambda: None, deadline=now() + 2, ahead=10)  # nor is anybody who was let in
         await asyncio.sleep(STRAINED_SECONDS + 0.1)
         decoders.check(deadline=now() + 2, ahead=10)
         decoders.close()
