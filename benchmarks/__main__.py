@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from benchmarks import bare_call, overload
 from benchmarks.inputs import Input, inputs
-from benchmarks.load import LoadProblem, Measurement, closed_loop, open_loop
+from benchmarks.load import LoadProblem, Measurement, closed_loop, open_loop, settle
 from benchmarks.servers import Compared, Server, servers
 
 DONE, FAILED, WRONG_FLAGS, INTERRUPTED = 0, 1, 2, 130
@@ -37,7 +37,7 @@ class Benchmark(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    seconds: PositiveFloat = 3.0
+    seconds: PositiveInt = 3
     """Of each measurement."""
     rounds: PositiveInt = 3
     """Measurements of each cell; the servers take turns."""
@@ -139,6 +139,7 @@ def _load_name(config: Benchmark, connections: int | None) -> str:
 
 def _measured(config: Benchmark, one: Input, connections: int | None, server: Server) -> Measurement:
     url = server.urls[one.kind]
+    settle(url, one)
     if connections is None:
         return open_loop(url, one, rate=config.rate, seconds=config.seconds)
     return closed_loop(url, one, connections=connections, seconds=config.seconds)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -34,6 +35,7 @@ end
 THREADS = 1
 """Of wrk: one keeps up with every server here, and leaves them the rest of the machine."""
 TIMEOUT = 30
+SETTLE_SECONDS = 120
 AT_ONCE = 64
 """Requests that the open loop sends before it looks for answers again."""
 LENGTH = re.compile(rb"^content-length: *(\d+)", re.IGNORECASE | re.MULTILINE)
@@ -63,6 +65,20 @@ class Measurement:
     failed: int
     refused: int = 0
     refused_p99: float = 0.0
+
+
+def settle(url: str, sent: Input) -> None:
+    """Wait until a server has done with what it was asked before: it answers one more request.
+
+    Raises:
+        LoadProblem: it does not.
+    """
+    request = urllib.request.Request(url, sent.body, {"Content-Type": sent.content_type})  # noqa: S310  # http, see servers
+    try:
+        with urllib.request.urlopen(request, timeout=SETTLE_SECONDS):  # noqa: S310  # as above
+            pass
+    except OSError as error:
+        raise LoadProblem(f"{url} does not answer {sent.name} ({error}).") from error
 
 
 def closed_loop(url: str, sent: Input, *, connections: int, seconds: float) -> Measurement:
