@@ -67,16 +67,25 @@ class Measurement:
     refused_p99: float = 0.0
 
 
+def ask_once(url: str, sent: Input, *, timeout: float) -> None:
+    """Send one request, and wait for its answer for so many seconds.
+
+    Raises:
+        OSError: there is none, or it tells of an error.
+    """
+    request = urllib.request.Request(url, sent.body, {"Content-Type": sent.content_type})  # noqa: S310  # http, see servers
+    with urllib.request.urlopen(request, timeout=timeout):  # noqa: S310  # as above
+        pass
+
+
 def settle(url: str, sent: Input) -> None:
     """Wait until a server has done with what it was asked before: it answers one more request.
 
     Raises:
         LoadProblem: it does not.
     """
-    request = urllib.request.Request(url, sent.body, {"Content-Type": sent.content_type})  # noqa: S310  # http, see servers
     try:
-        with urllib.request.urlopen(request, timeout=SETTLE_SECONDS):  # noqa: S310  # as above
-            pass
+        ask_once(url, sent, timeout=SETTLE_SECONDS)
     except OSError as error:
         raise LoadProblem(f"{url} does not answer {sent.name} ({error}).") from error
 

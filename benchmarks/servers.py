@@ -6,8 +6,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.inputs import Input, Kind
-from benchmarks.load import LoadProblem
+from benchmarks.load import LoadProblem, ask_once
 from serving.contract import ImageInput
 from training.repository import contract
 
@@ -151,11 +149,11 @@ def _wait_for(name: str, url: str, probe: Input, logs: Path) -> None:
     until = time.monotonic() + PATIENCE_SECONDS
     said: object = "nothing"
     while time.monotonic() < until:
-        request = urllib.request.Request(url, probe.body, {"Content-Type": probe.content_type})  # noqa: S310  # http, see urls
         try:
-            with urllib.request.urlopen(request, timeout=5):  # noqa: S310  # as above
-                return
-        except (urllib.error.URLError, OSError) as error:
+            ask_once(url, probe, timeout=5)
+        except OSError as error:
             said = error
+        else:
+            return
         time.sleep(0.2)
     raise LoadProblem(f"{name} does not answer at {url} ({said}): see its log in {logs}.")

@@ -208,7 +208,7 @@ class Batcher(Generic[Answer]):
         if seconds > 0 and seconds - seconds_before < HEADROOM * self._foretell(ahead):
             raise self._overloaded()
 
-    def foretell(self, to_come: int = 0) -> float:
+    def foretell(self, to_come: int) -> float:
         """Seconds until who comes after so many more is answered; 0 while nobody waits."""
         return self._foretell(self.ahead + to_come) if self._waiting else 0.0
 

@@ -221,10 +221,11 @@ class Classifier:
     ) -> Classification:
         if wanted.explain and version.explainer is None:
             raise BadRequest(f"Version {version.number} of {self.model.name} gives no explanations.")
-        self._check_queue(version, deadline)
+        turn = self._turns.foretell()
         predict, explain = version.batcher.ahead, version.explainer.ahead if version.explainer else 0
+        version.batcher.check(deadline, ahead=predict, seconds_before=turn)
         if wanted.explain and version.explainer is not None:
-            version.explainer.check(deadline, ahead=explain, seconds_before=self._turns.foretell())
+            version.explainer.check(deadline, ahead=explain, seconds_before=turn)
         # those who wait for their turn, or for a thread, go on to the queue
         to_come = self._turns.waiting + self._decoders.waiting
         ahead = Ahead(self._decoders.waiting, predict + to_come, explain + to_come)
@@ -242,9 +243,6 @@ class Classifier:
             # what is raised and not returned concerns all items alike: the first says it
             raise errors.exceptions[0] from None
         return Classification(version, [task.result() for task in tasks], stages)
-
-    def _check_queue(self, version: Version, deadline: float) -> None:
-        version.batcher.check(deadline, ahead=version.batcher.ahead, seconds_before=self._turns.foretell())
 
     async def _classify_one(
         self, version: Version, raw: bytes | str, deadline: float, wanted: Wanted, *, stages: Stages, ahead: Ahead
