@@ -23,19 +23,19 @@ from serving.classification import Classifier
 from serving.decoding import Decoders, cores
 from serving.http.accepting import open_connections
 from serving.http.api_keys import ApiKeys
-from serving.http.connections import SHEDDER
+from serving.http.connections import PLAIN_WAY
 from serving.http.direct import Direct
+from serving.http.endpoints import image_endpoint, text_endpoint
 from serving.http.errors import install_error_handlers
 from serving.http.guard import Guard
-from serving.http.middleware import BodyLimit, RequestRecord
+from serving.http.middleware import Bodies, BodyLimit, RequestRecord
 from serving.http.openapi import complete_openapi
+from serving.http.plain_way import PlainWay
 from serving.http.routes import docs, page
-from serving.http.routes.classify import IMAGE_PATH, TEXT_PATH, classify_routes
+from serving.http.routes.classify import classify_routes
 from serving.http.routes.health import health_routes
 from serving.http.routes.inference_protocol import inference_routes
 from serving.http.routes.models import model_routes
-from serving.http.schemas import ImageOptions, Options
-from serving.http.shedding import Endpoint, Shedder
 from serving.logs import configure_logging
 from serving.metrics import Metrics
 from serving.model_server import ModelServer
@@ -87,7 +87,7 @@ def create_app(settings: Settings) -> ASGIApp:
             following.append(tasks.create_task(server.follow_certificates(settings.poll_seconds)))
             following.append(tasks.create_task(server.follow_address()))
             with stopping.watched():
-                yield {SHEDDER: shedder} if has_door else {}
+                yield {PLAIN_WAY: plain_way} if plain_way is not None else {}
             for task in following:
                 task.cancel()
         decoders.close()
@@ -95,18 +95,15 @@ def create_app(settings: Settings) -> ASGIApp:
             await spans.close()
 
     image, text = classifier(image_model), classifier(text_model)
-    classify = classify_routes(image, text, settings)
+    image_asked, text_asked = image_endpoint(image) if image else None, text_endpoint(text) if text else None
+    classify = classify_routes(image_asked, text_asked, settings)
     keys = ApiKeys(Path(settings.api_keys_file)) if settings.api_keys_file else None
-    endpoints = {IMAGE_PATH: (image, ImageOptions), TEXT_PATH: (text, Options)}
-    shedder = Shedder(
-        {path: Endpoint(served, options) for path, (served, options) in endpoints.items() if served is not None},
-        turns=turns,
-        keys=keys,
-        metrics=metrics,
-        settings=settings,
-    )
-    # a trace has a span for every request; and who is over a limit of its own must not count for the others
-    has_door = spans is None and not (settings.rate_limit or settings.max_concurrency)
+    bodies = Bodies(settings.max_held_bytes)
+    plain_way = None
+    # a trace has a span for every request; and limits for each client are the guard's
+    if spans is None and not (settings.rate_limit or settings.max_concurrency):
+        endpoints = [endpoint for endpoint in (image_asked, text_asked) if endpoint]
+        plain_way = PlainWay(endpoints, keys=keys, turns=turns, bodies=bodies, metrics=metrics, settings=settings)
     app = FastAPI(
         title="Sightread",
         version=metadata.version("sightread"),
@@ -129,7 +126,7 @@ def create_app(settings: Settings) -> ASGIApp:
         Middleware(RequestRecord, metrics=metrics, spans=spans),
         *_cross_origin(settings),
         *_guard(settings, keys),
-        Middleware(BodyLimit, max_bytes=settings.max_body_bytes, max_held=settings.max_held_bytes),
+        Middleware(BodyLimit, max_bytes=settings.max_body_bytes, bodies=bodies),
         Middleware(Direct, routes=[route for route in classify.routes if isinstance(route, APIRoute)]),
     ]
     return _within(app, layers)

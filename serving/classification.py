@@ -1,14 +1,15 @@
 """From raw inputs to answers: a version is chosen, prepares, predicts, and its probabilities become labels."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from serving.batching import Row, Stages, spent
 from serving.decoding import Decoders
-from serving.explanation import overlay
+from serving.explanation import Explanation, overlay
 from serving.metrics import Metrics
 from serving.preprocessing import Preprocessor
 from serving.problems import BadRequest, Overloaded, Problem, TooLarge, Unavailable, UnknownVersion
@@ -174,39 +175,27 @@ class Classifier:
         """
         if wanted.explain and len(items) > MAX_EXPLAINED:
             raise TooLarge(f"At most {MAX_EXPLAINED} items of one request are explained. Send fewer at a time.")
+        is_free = version is None and label is None
         try:
-            return await self._classify(items, deadline, wanted, version=version, label=label, session=session)
+            chosen = await (self._traffic.choose(session) if is_free else self.model.choose(version, label))
+            for _ in range(MAX_TAKEOVERS):
+                try:
+                    classification = await self._classify_all(chosen, items, deadline, wanted)
+                except UnknownVersion:
+                    if version is not None:
+                        raise
+                    if label is not None:
+                        chosen = await self.model.choose(label=label, anew=True)
+                        continue
+                    # unloaded between the choice and the call: whoever named no version gets the one that took over
+                    chosen = await self.model.replace(chosen)
+                else:
+                    if is_free:
+                        self._cast_shadow(classification, items)
+                    return classification
         except Overloaded:
             self._metrics.shed(self.model.name).inc(len(items))
             raise
-
-    async def _classify(
-        self,
-        items: Sequence[bytes | str],
-        deadline: float,
-        wanted: Wanted,
-        *,
-        version: int | None,
-        label: str | None,
-        session: str | None,
-    ) -> Classification:
-        is_free = version is None and label is None
-        chosen = await (self._traffic.choose(session) if is_free else self.model.choose(version, label))
-        for _ in range(MAX_TAKEOVERS):
-            try:
-                classification = await self._classify_all(chosen, items, deadline, wanted)
-            except UnknownVersion:
-                if version is not None:
-                    raise
-                if label is not None:
-                    chosen = await self.model.choose(label=label, anew=True)
-                    continue
-                # unloaded between the choice and the call: whoever named no version gets the one that took over
-                chosen = await self.model.replace(chosen)
-            else:
-                if is_free:
-                    self._cast_shadow(classification, items)
-                return classification
         raise Unavailable(f"The versions of {self.model.name} change too fast.", retry_after=1)
 
     def _cast_shadow(self, classification: Classification, items: Sequence[bytes | str]) -> None:
@@ -230,10 +219,7 @@ class Classifier:
         to_come = self._turns.waiting + self._decoders.waiting
         ahead = Ahead(self._decoders.waiting, predict + to_come, explain + to_come)
         stages: Stages = {}
-
-        def classify(item: bytes | str) -> Coroutine[None, None, Outcome]:
-            return self._classify_one(version, item, deadline, wanted, stages=stages, ahead=ahead)
-
+        classify = partial(self._classify_one, version, deadline=deadline, wanted=wanted, stages=stages, ahead=ahead)
         if len(items) == 1:
             return Classification(version, [await classify(items[0])], stages)
         try:
@@ -245,19 +231,21 @@ class Classifier:
         return Classification(version, [task.result() for task in tasks], stages)
 
     async def _classify_one(
-        self, version: Version, raw: bytes | str, deadline: float, wanted: Wanted, *, stages: Stages, ahead: Ahead
+        self, version: Version, raw: bytes | str, *, deadline: float, wanted: Wanted, stages: Stages, ahead: Ahead
     ) -> Outcome:
-        if waited := await self._turns.take():
-            self._metrics.stage_seconds(self.model.name, "turn").observe(waited)
-            spent(stages, "turn", waited)
-            if self._spans is not None:
-                self._spans.stage("turn", waited, within=self._spans.current())
+        if not self._turns.has_come():
+            await self._wait_for_turn(stages)
             # meanwhile more may wait there than when the request came
             version.batcher.check(deadline, ahead=ahead.predict)
         start = perf_counter()
         trouble: Problem | None = None
         try:
-            row, remarks = await self._prepare(version.preprocessor, raw, deadline, ahead.decode)
+            # a small input costs less here than the way to a thread would; a large one would hold up everybody else
+            row = version.preprocessor.prepare_quickly(raw)
+            if row is None:
+                row, remarks = await self._prepare_in_thread(version.preprocessor, raw, deadline, ahead.decode)
+            else:
+                remarks = version.preprocessor.remarks(raw, row)
         except Problem as problem:
             trouble = problem
             if isinstance(problem, Overloaded):
@@ -280,6 +268,19 @@ class Classifier:
         explanation = await version.explainer.submit(row, deadline=deadline, ahead=ahead.explain, stages=stages)
         if not explanation.is_finite:
             return Unavailable(f"{self.model.name} cannot explain this: its attributions are not numbers.")
+        return answer | {"explanation": await self._tell(explanation, version, raw, deadline, wanted)}
+
+    async def _wait_for_turn(self, stages: Stages) -> None:
+        waited = await self._turns.take()
+        self._metrics.stage_seconds(self.model.name, "turn").observe(waited)
+        spent(stages, "turn", waited)
+        if self._spans is not None:
+            self._spans.stage("turn", waited, within=self._spans.current())
+
+    async def _tell(
+        self, explanation: Explanation, version: Version, raw: bytes | str, deadline: float, wanted: Wanted
+    ) -> dict[str, Any]:
+        """An explanation as JSON. It tells of the raw input, and takes long."""
 
         def tell() -> dict[str, Any]:
             told = version.preprocessor.explain(raw, explanation.attribution)
@@ -287,16 +288,11 @@ class Classifier:
 
         told = await self._decoders.run(tell, deadline=deadline, ahead=0)
         label = version.contract.labels[explanation.label]
-        return answer | {"explanation": {"label": label, "score": round(explanation.score, 6), **told}}
+        return {"label": label, "score": round(explanation.score, 6), **told}
 
-    async def _prepare(
+    async def _prepare_in_thread(
         self, preprocessor: Preprocessor, raw: bytes | str, deadline: float, ahead: int
     ) -> tuple[Row, dict[str, Any]]:
-        # a small input costs less here than the way to a thread would; a large one would hold up everybody else
-        row = preprocessor.prepare_quickly(raw)
-        if row is not None:
-            return row, preprocessor.remarks(raw, row)
-
         def prepare() -> tuple[Row, dict[str, Any]]:
             row = preprocessor.prepare(raw)
             return row, preprocessor.remarks(raw, row)

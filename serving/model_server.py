@@ -5,8 +5,8 @@ import logging
 import math
 import random
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -187,8 +187,10 @@ class ModelServer:
     async def versions(self, model: str, *, timeout: float) -> list[VersionStatus]:  # noqa: ASYNC109  # gRPC's own deadline
         """All versions of a model that the server knows of, ended ones too."""
         request = GetModelStatusRequest(model_spec=ModelSpec(name=model))
-        with self._problems():
+        try:
             response = await self._model.GetModelStatus(request, timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            raise self._problem(error) from error
         return [
             VersionStatus(status.version, ModelVersionStatus.State.Name(status.state), status.status.error_message)
             for status in response.model_version_status
@@ -199,8 +201,10 @@ class ModelServer:
         request = GetModelMetadataRequest(
             model_spec=ModelSpec(name=model, version_label=label), metadata_field=["signature_def"]
         )
-        with self._problems():
+        try:
             response = await self._prediction.GetModelMetadata(request, timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            raise self._problem(error) from error
         return int(response.model_spec.version.value)
 
     async def contract(self, model: str, version: int, *, timeout: float) -> bytes:  # noqa: ASYNC109
@@ -280,19 +284,14 @@ class ModelServer:
         traceparent: str | None = None,
     ) -> PredictResponse:
         metadata = (("traceparent", traceparent),) if traceparent else None
-        with self._problems():
+        try:
             response: PredictResponse = await self._prediction.Predict(request, timeout=timeout, metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            raise self._problem(error) from error
         served = response.model_spec.version.value
         if served != request.model_spec.version.value:
             raise Refused(f"version {request.model_spec.version.value} was asked and version {served} answered")
         return response
-
-    @contextmanager
-    def _problems(self) -> Iterator[None]:
-        try:
-            yield
-        except grpc.aio.AioRpcError as error:
-            raise self._problem(error) from error
 
     def _problem(self, error: grpc.aio.AioRpcError) -> Problem | Refused:
         details = error.details() or ""

@@ -27,6 +27,6 @@ def rank(probabilities: NDArray[np.float32]) -> list[Ranking]:
     Together, because for a single row what NumPy does around the work costs more than the work.
     """
     order = (-probabilities).argsort(axis=1, kind="stable")
-    ordered = np.take_along_axis(probabilities, order, axis=1)
+    ordered = probabilities[np.arange(len(order))[:, np.newaxis], order]
     are_finite = np.logical_and.reduce(np.isfinite(probabilities), axis=1)
     return [Ranking(*row) for row in zip(order, ordered, are_finite.tolist(), strict=True)]

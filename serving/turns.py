@@ -44,9 +44,13 @@ class Turns:
         """How many wait."""
         return len(self._waiting)
 
+    def has_come(self) -> bool:
+        """Whether it is one's turn at once: nobody waits, and there is time left in this turn of the loop."""
+        return not self._waiting and perf_counter() < self._slice()
+
     async def take(self) -> float:
         """Wait until it is one's turn → the seconds that it took. Who gives up meanwhile costs no time."""
-        if not self._waiting and perf_counter() < self._slice():
+        if self.has_come():
             return 0.0
         since = perf_counter()
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

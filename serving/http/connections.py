@@ -21,12 +21,12 @@ from serving.problems import BadRequest, HeadersTooLarge, Problem, RequestTimeou
 from serving.settings import Settings
 
 if TYPE_CHECKING:  # the parent of workers does without what it needs
-    from serving.http.shedding import Shedder
+    from serving.http.plain_way import PlainWay
 
 logger = logging.getLogger("sightread.connections")
 
-SHEDDER = "sightread.shedder"
-"""Where the state of the application's lifespan has what refuses at the door, if anything does."""
+PLAIN_WAY = "sightread.plain_way"
+"""Where the state of the application's lifespan has it, if there is one."""
 LINGER_SECONDS = 2.0
 LOOKED_AT = 8
 """Idlers, at most, to find one whose next request has not come."""
@@ -66,9 +66,11 @@ class LimitedConnection(HttpToolsProtocol):
         """Whether the client has asked nothing that is still to be answered."""
         self._is_unread = False
         """Whether the client does not read what was written."""
-        self._to_discard = 0
-        """Bytes still to come of a body that nobody reads: its request was refused."""
-        self._shedder: Shedder | None = self.app_state.get(SHEDDER)
+        self._body_to_come = 0
+        """Bytes of the body of a request that the parser has not seen."""
+        self._body_of: Exchange | None = None
+        """Whose body that is; None where nobody reads it, since its request was refused."""
+        self._plain_way: PlainWay | None = self.app_state.get(PLAIN_WAY)
         self._unread_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -149,10 +151,9 @@ class LimitedConnection(HttpToolsProtocol):
             self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        if self._to_discard and not (data := self._discard(data)):
+        if self._body_to_come and not (data := self._take_body(data)):
             return
-        shedder = self._shedder
-        if shedder is not None and self._is_at_rest() and not shedder.lets_in() and self._shed(shedder, data):
+        if self._plain_way is not None and self._is_at_rest() and self._goes_plainly(self._plain_way, data):
             return
         for start in range(0, len(data), LOOKED_INTO):
             if self.transport is None or self.transport.is_closing():
@@ -162,29 +163,59 @@ class LimitedConnection(HttpToolsProtocol):
                 return
             self._look_into(data[start : start + LOOKED_INTO])
 
-    def _shed(self, shedder: "Shedder", data: bytes) -> bool:
-        """Refuse what has come before it is parsed, where it is a request that has to be refused."""
-        refusal = shedder.refusal(data, self.server_state.default_headers)
-        if refusal is None:
+    def _goes_plainly(self, way: "PlainWay", data: bytes) -> bool:
+        """Whether what has come is a plain request, which is answered, or refused, without the parser."""
+        is_crowded = not way.shedder.lets_in()
+        request = way.requests.read(data)
+        if request is None:
             return False
+        refusal = way.shedder.refusal(request, self.server_state.default_headers) if is_crowded else None
+        if refusal is not None:
+            self._shed(refusal, request.bytes_to_come)
+            return True
+        self._in_headers = False
+        self._is_idle = False
+        self._stop_waiting()
+        self._stop_timer()
+        self._unset_keepalive_if_required()
+        self.expect_100_continue = False  # that was said by another request, if at all
+        self.cycle = Exchange(self, request.scope(), keep_alive=True, on_end=self._end)
+        self._expect_body(request.bytes_to_come, self.cycle)
+        task = self.loop.create_task(way.answer(self.cycle, request))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+        return True
+
+    def _shed(self, answer: bytes, body_to_come: int) -> None:
+        """Send a refusal, and have nobody read the rest of the body."""
         self.server_state.total_requests += 1
         self._stop_timer()
         self._wait_for()
         self._alarms.set(self.timeout_keep_alive_handler, self.loop.time() + self.timeout_keep_alive)
-        self.transport.write(refusal.answer)
-        if refusal.body_to_come:
-            self._to_discard = refusal.body_to_come
+        self.transport.write(answer)
+        self._expect_body(body_to_come, None)
+        if body_to_come:
             # what trickles in must not hold the connection; but who is still sending gets a moment to read the answer
             self._alarms.set(self._give_sender_up, self.loop.time() + LINGER_SECONDS)
-        return True
 
-    def _discard(self, data: bytes) -> bytes:
-        """Drop what belongs to the body of a request that was refused at its head → the rest."""
-        dropped = min(self._to_discard, len(data))
-        self._to_discard -= dropped
-        if not self._to_discard:
+    def _expect_body(self, size: int, exchange: Exchange | None) -> None:
+        self._body_to_come = size
+        self._body_of = exchange
+        if exchange is not None:
+            exchange.more_body = size > 0
+
+    def _take_body(self, data: bytes) -> bytes:
+        """Pass on what belongs to a body whose head the parser has not seen, or drop it → the rest."""
+        size = min(self._body_to_come, len(data))
+        self._body_to_come -= size
+        if not self._body_to_come:
             self._alarms.call_off(self._give_sender_up)
-        return data[dropped:]
+        if self._body_of is not None:
+            self._body_of.more_body = self._body_to_come > 0
+            if not self._body_of.response_complete:
+                self._body_of.body += data[:size]
+                self._body_of.set()
+        return data[size:]
 
     def _give_sender_up(self) -> None:
         self.transport.close()
@@ -277,7 +308,7 @@ class LimitedConnection(HttpToolsProtocol):
         # in time, so that nobody asks again on a connection that is closed at that moment
         is_ending = open_connections().is_ending
         keep_alive = version != "1.0" and self.parser.should_keep_alive() and not is_ending
-        self.cycle = Exchange(self, keep_alive=keep_alive, on_end=self._end)
+        self.cycle = Exchange(self, self.scope, keep_alive=keep_alive, on_end=self._end)
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 
@@ -24,6 +24,7 @@ class Exchange(RequestResponseCycle):
 
     Args:
         connection: that the request came on.
+        scope: the request's.
         keep_alive: whether the connection stays open after the answer.
         on_end: is told of this exchange once it is answered.
     """
@@ -37,10 +38,10 @@ class Exchange(RequestResponseCycle):
     expected_content_length = 0
 
     def __init__(
-        self, connection: HttpToolsProtocol, *, keep_alive: bool, on_end: "Callable[[Exchange], None]"
+        self, connection: HttpToolsProtocol, scope: Any, *, keep_alive: bool, on_end: "Callable[[Exchange], None]"
     ) -> None:
         # not the server's: most of what that sets is the same for all, and stands above
-        self.scope = connection.scope
+        self.scope = scope
         self.transport = connection.transport
         self.flow = connection.flow
         self._pipeline = connection.pipeline
@@ -89,13 +90,15 @@ class Exchange(RequestResponseCycle):
         if message["type"] == "http.response.start" and not self.response_started:
             self._start = message
             return
-        start, self._start = self._start, None
+        start: Any = self._start
+        self._start = None
         if start is not None:
             if self.flow.write_paused and not self.disconnected:
                 await self.flow.drain()
                 self.disconnected = self.disconnected or self.transport.is_closing()
             if self._is_usual(start, message):
-                self._send_whole(start, message)
+                whole: Any = message
+                self.answer(start["status"], start["headers"], whole.get("body", b""))
                 return
             await super().send(start)
         await super().send(message)
@@ -112,12 +115,13 @@ class Exchange(RequestResponseCycle):
             and b"".join(fields).islower()
         )
 
-    def _send_whole(self, start: Any, message: Any) -> None:
-        headers = [*self.default_headers, *start["headers"]]
+    def answer(self, status: int, headers: "Iterable[tuple[bytes, bytes]]", body: bytes) -> None:
+        """Send a whole answer; nothing of it was sent before."""
+        headers = [*self.default_headers, *headers]
         # whoever waits to be told to go on may never send its body: what comes next would be taken for that
         if not self.keep_alive or (self.waiting_for_100_continue and self.more_body):
             headers.append((b"connection", b"close"))
-        answer = whole_answer(start["status"], headers, message.get("body", b""))
+        answer = whole_answer(status, headers, body)
         self.response_started = self.response_complete = True
         self.waiting_for_100_continue = False
         self.transport.write(answer)

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.http.errors import defect, problem_response
@@ -77,8 +78,7 @@ class RequestRecord:
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         state["task"] = asyncio.current_task()
-        traceparent = header(scope, b"traceparent")[:MAX_TRACEPARENT]
-        TRACEPARENT.set(traceparent if traceparent and TRACEPARENT_LINE.fullmatch(traceparent) else None)
+        follow_trace(scope)
         span = None if self._spans is None else self._spans.request(scope, request_id)
         status = 0
         has_ended = False
@@ -96,26 +96,40 @@ class RequestRecord:
         self._metrics.in_flight.add(1)
         try:
             await self._app(scope, receive, send_with_id)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            is_given_up = state.get("given_up", False)
-            if task is None or (status and not is_given_up):
+        except asyncio.CancelledError as stop:
+            if status and not state.get("given_up", False):
                 raise
-            task.uncancel()
-            if is_given_up:
+            last_words = answer_to_failure(scope, stop)
+            if last_words is None:
                 status = CLIENT_CLOSED_REQUEST
             else:
-                await problem_response(Request(scope), TIME_IS_UP)(scope, receive, send_with_id)
+                await last_words(scope, receive, send_with_id)
         except Exception as error:
-            defects.error("defect", exc_info=error, extra={"request_id": request_id})
-            if not status:
-                await problem_response(Request(scope), defect())(scope, receive, send_with_id)
+            last_words = answer_to_failure(scope, error)
+            if not status and last_words is not None:
+                await last_words(scope, receive, send_with_id)
             elif not has_ended:
                 raise  # the server closes the connection: nobody takes half an answer for a whole one
         finally:
             self._metrics.in_flight.add(-1)
             trace_id = None if self._spans is None or span is None else self._spans.answered(span, scope, status)
             tell_request(self._metrics, scope, status, perf_counter() - start, trace_id=trace_id)
+
+
+def answer_to_failure(scope: Scope, failure: BaseException) -> Response | None:
+    """What is answered to a request whose work ended so; None: whoever asked has gone away."""
+    state = scope["state"]
+    if isinstance(failure, asyncio.CancelledError):
+        state["task"].uncancel()
+        return None if state.get("given_up", False) else problem_response(Request(scope), TIME_IS_UP)
+    defects.error("defect", exc_info=failure, extra={"request_id": state["request_id"]})
+    return problem_response(Request(scope), defect())
+
+
+def follow_trace(scope: Scope) -> None:
+    """Have the calls that are made for a request carry its trace."""
+    traceparent = header(scope, b"traceparent")[:MAX_TRACEPARENT]
+    TRACEPARENT.set(traceparent if traceparent and TRACEPARENT_LINE.fullmatch(traceparent) else None)
 
 
 def tell_request(metrics: Metrics, scope: Scope, status: int, seconds: float, *, trace_id: str | None = None) -> None:
@@ -156,6 +170,31 @@ def request_id_of(scope: Scope) -> str:
     return sent if sent and ACCEPTABLE_ID.fullmatch(sent) else f"{random.getrandbits(128):032x}"
 
 
+class Bodies:
+    """Those that came and are not answered yet: how many bytes they have together.
+
+    Args:
+        most: bytes that they may have.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._bytes = 0
+
+    def hold(self, size: int) -> None:
+        """So many bytes have come."""
+        self._bytes += size
+
+    def release(self, size: int) -> None:
+        """So many are not needed any more."""
+        self._bytes -= size
+
+    def check(self) -> None:
+        """Raise Overloaded where they are too many."""
+        if self._bytes > self._most:
+            raise Overloaded(f"{self._most:,} bytes of bodies wait to be answered already.", retry_after=1)
+
+
 class BodyLimit:
     """Refuses a body over the limit: by its announced length at once, else when that many bytes have come.
 
@@ -164,14 +203,13 @@ class BodyLimit:
     Args:
         app: what is guarded.
         max_bytes: of one body.
-        max_held: of all bodies together that came and are not answered yet.
+        bodies: all that came and are not answered yet.
     """
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, max_held: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_bytes: int, bodies: Bodies) -> None:
         self._app = app
         self._max_bytes = max_bytes
-        self._max_held = max_held
-        self._held = 0
+        self._bodies = bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -187,17 +225,16 @@ class BodyLimit:
             message = await receive()
             size = len(message.get("body", b""))
             received += size
-            self._held += size
+            self._bodies.hold(size)
             if received > self._max_bytes:
                 raise self._too_large()
-            if self._held > self._max_held:
-                raise Overloaded(f"{self._max_held:,} bytes of bodies wait to be answered already.", retry_after=1)
+            self._bodies.check()
             return message
 
         try:
             await self._app(scope, receive_within_limit, send)
         finally:
-            self._held -= received
+            self._bodies.release(received)
 
     def _too_large(self) -> TooLarge:
         return TooLarge(f"The body has more than {self._max_bytes:,} bytes. Send a smaller one, or fewer items.")

@@ -32,6 +32,7 @@ from serving.problems import (
 
 JSON_TYPES = {"", "application/json", "application/x-www-form-urlencoded"}
 """The last is what `curl -d` says of whatever it sends."""
+TEXT_TYPE = "text/plain"
 UTF_8 = {"utf-8", "utf8", "us-ascii", "ascii"}
 CHARSET = re.compile(r';\s*charset\s*=\s*"?([^";\s]*)', re.IGNORECASE)
 
@@ -72,11 +73,12 @@ def media_type(request: Request) -> str:
     Raises:
         BadRequest: two headers name one each.
     """
-    return _kind(_only(request, b"content-type") or "")
+    return kind_of(_only(request, b"content-type") or "")
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _kind(content_type: str) -> str:
+def kind_of(content_type: str) -> str:
+    """The media type that the header Content-Type names, in lower case, without parameters."""
     return content_type.partition(";")[0].strip().lower()
 
 
@@ -107,25 +109,27 @@ def timeout_of(sent: str | None, default: float) -> float:
 
 
 class Deadline:
-    """When a request must be answered: so many seconds from now, which X-Request-Timeout may shorten.
+    """When a request must be answered.
 
     Around what reads the body and answers, as a context, it raises RequestTimeout or DeadlineExceeded. It does what
     `asyncio.timeout` does, but for a timer of its own.
 
-    Raises:
-        BadRequest: X-Request-Timeout is not one positive number.
+    Args:
+        task: works on the request.
+        seconds: that it may take, from now on.
+        most: seconds that any request may take; the client asked for less where `seconds` are fewer.
     """
 
-    def __init__(self, request: Request, seconds: float) -> None:
-        self._seconds = request_timeout(request, seconds)
-        self._is_of_client = self._seconds < seconds
+    def __init__(self, task: "asyncio.Task[Any]", seconds: float, most: float) -> None:
+        self._seconds = seconds
+        self._is_of_client = seconds < most
         self._has_come: float | None = None
         self._start = perf_counter()
         loop = asyncio.get_running_loop()
         self._alarms = alarms_of(loop)
         self.at = loop.time() + self._seconds
         """When the deadline is, by the event loop's clock."""
-        self._task: asyncio.Task[Any] = request.scope["state"]["task"]
+        self._task = task
         self._is_over = False
 
     def body_has_come(self) -> None:
@@ -160,6 +164,15 @@ class Deadline:
         late = f"The body took longer than {self._seconds:g} seconds to come."
         # a deadline of the client's own is no fault of its sending
         return DeadlineExceeded(late) if self._is_of_client else RequestTimeout(late)
+
+
+def deadline_of(request: Request, most: float) -> Deadline:
+    """So many seconds from now, or fewer, as X-Request-Timeout says.
+
+    Raises:
+        BadRequest: the header is not one positive number.
+    """
+    return Deadline(request.scope["state"]["task"], request_timeout(request, most), most)
 
 
 def query(request: Request, options: type[OneOfOptions]) -> OneOfOptions:
@@ -217,13 +230,18 @@ async def read_images(request: Request, *, max_items: int) -> Items[bytes]:
     kind = media_type(request)
     if kind == "multipart/form-data":
         return await _read_form(request, max_items)
-    if kind.startswith("image/") or kind in {"", "application/octet-stream"}:
+    if is_picture(kind):
         return Items([await read_body(request)], many=False)
     raise UnsupportedMediaType(
         f"A body of type {shown(kind)} is not taken. Send the picture's bytes as image/* (curl --data-binary "
         "@photo.jpg -H 'Content-Type: image/jpeg') or application/octet-stream, or multipart/form-data with `file` "
         "parts."
     )
+
+
+def is_picture(kind: str) -> bool:
+    """Whether a body of this media type is a picture; whoever names none can mean nothing else."""
+    return kind.startswith("image/") or kind in {"", "application/octet-stream"}
 
 
 def announces_picture(request: Request, size: int) -> bool:
@@ -319,6 +337,12 @@ def json_or(other: str, request: Request, wanted: str) -> str:
     return kind
 
 
+def is_text(content_type: str) -> bool:
+    """Whether a body of this Content-Type holds a text, or texts, that can be read."""
+    kind, charset = kind_of(content_type), _charset(content_type)
+    return (kind == TEXT_TYPE or kind in JSON_TYPES) and (charset is None or charset.lower() in UTF_8)
+
+
 @lru_cache(maxsize=REMEMBERED)
 def _charset(content_type: str) -> str | None:
     named = CHARSET.search(content_type)
@@ -335,10 +359,18 @@ async def read_texts(request: Request, *, max_items: int) -> Items[str]:
         TooLarge: too many texts.
     """
     kind = json_or(
-        "text/plain", request, 'application/json such as {"text": "…"} or {"texts": ["…", "…"]}, or text/plain in UTF-8'
+        TEXT_TYPE, request, 'application/json such as {"text": "…"} or {"texts": ["…", "…"]}, or text/plain in UTF-8'
     )
-    body = await read_body(request)
-    if kind == "text/plain":
+    return texts_in(kind, await read_body(request), max_items=max_items)
+
+
+def texts_in(kind: str, body: bytes, *, max_items: int) -> Items[str]:
+    """The text, or texts, in a whole body of this media type, JSON or text/plain.
+
+    Raises:
+        BadRequest, Unprocessable, TooLarge: as `read_texts`.
+    """
+    if kind == TEXT_TYPE:
         try:
             return Items([body.decode("utf-8-sig")], many=False)
         except UnicodeDecodeError as error:

@@ -7,88 +7,35 @@ loop have in common is made once for them.
 
 import asyncio
 import math
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import NamedTuple
 
 from pydantic_core import to_json
-from starlette.types import Scope
 
-from serving.classification import LARGE_PICTURE, Classifier, Forecast
-from serving.http.api_keys import ApiKeys
+from serving.classification import Forecast
+from serving.http.endpoints import Endpoint
 from serving.http.errors import PROBLEM_TYPE, instance_of
 from serving.http.exchange import whole_answer
-from serving.http.guard import holder_of
-from serving.http.headers import BY_NAME, header
-from serving.http.middleware import SECURITY_HEADERS, request_id_of, tell_request
-from serving.http.requests import parse_query, timeout_of
-from serving.http.schemas import Options
+from serving.http.middleware import SECURITY_HEADERS, tell_request
+from serving.http.plain_requests import PlainRequest
 from serving.metrics import Metrics
 from serving.pace import Strain
-from serving.problems import Overloaded, Problem
-from serving.settings import Settings
+from serving.problems import Overloaded
 from serving.turns import Turns
 
 CROWD = 64
 """Items that wait, or were let in since: while there are fewer, the door stands open."""
-HEAD = re.compile(
-    rb"POST (/[a-z-]+)(?:\?([!-~]*))? HTTP/1\.1\r\n"
-    rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)+)\r\n"
-)
-"""Of a request as nearly all clients write it (RFC 9112; field names by RFC 9110). All else is left to the parser."""
-ELSEWHERE = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"proxy-connection", b"content-encoding"})
-"""Headers of which the parser, another layer or another refusal has to know."""
-ONCE = (
-    b"connection",
-    b"content-length",
-    b"content-type",
-    b"x-request-id",
-    b"x-request-timeout",
-    b"authorization",
-    b"x-api-key",
-)
-"""Headers of which two may contradict each other."""
-MOST_DIGITS = 9
-"""Of a body's length, in bytes."""
-KEEP_ALIVE = [b"keep-alive"]
-REMEMBERED = 256
-"""Paths and queries, which clients choose; the limit of headers bounds each."""
 ID = "0123456789abcdef" * 2
 """Stands for a request's id in what is made for many of them, and is as long as those that we make."""
 
 
-@dataclass(frozen=True)
-class Endpoint:
-    """One whose requests are refused here."""
+class _Asked(NamedTuple):
+    """Requests that wait for the same thing."""
 
-    classifier: Classifier
-    options: type[Options]
-    strain: Strain = field(default_factory=Strain)
-
-
-class Refusal(NamedTuple):
-    """What a client is answered.
-
-    Attributes:
-        answer: as it goes over the wire.
-        body_to_come: bytes of the request's body that have not come yet.
-    """
-
-    answer: bytes
-    body_to_come: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Asked:
-    """What requests of one path and query have in common."""
-
-    path: str
-    model: str
-    classifier: Classifier
+    endpoint: Endpoint
     version: int | None
-    strain: Strain
 
 
 @dataclass
@@ -112,29 +59,15 @@ class Shedder:
     """Refuses requests for one small item each, for which there would be no answer in time.
 
     Args:
-        endpoints: by their paths.
+        endpoints: whose requests are refused.
         turns: who works on the event loop next.
-        keys: who may come in; None for everybody. Who may not hears that first, from the guard.
         metrics: where refusals are counted.
-        settings: the deadline, and the limits of what comes.
     """
 
-    def __init__(
-        self,
-        endpoints: Mapping[str, Endpoint],
-        *,
-        turns: Turns,
-        keys: ApiKeys | None,
-        metrics: Metrics,
-        settings: Settings,
-    ) -> None:
+    def __init__(self, endpoints: Iterable[Endpoint], *, turns: Turns, metrics: Metrics) -> None:
         self._turns = turns
-        self._elsewhere = ELSEWHERE | {b"origin"} if settings.cors_origins else ELSEWHERE
-        self._endpoints = {path.encode(): endpoint for path, endpoint in endpoints.items()}
-        self._keys = keys
         self._metrics = metrics
-        self._settings = settings
-        self._asked: dict[tuple[bytes, bytes], _Asked | None] = {}
+        self._strains = {endpoint: Strain() for endpoint in endpoints}
         self._verdicts: dict[_Asked, _Verdict] = {}
         self._waiting: int | None = None
         """At the beginning of this turn; None: nothing has come in it."""
@@ -143,7 +76,7 @@ class Shedder:
     def lets_in(self) -> bool:
         """Whether whatever comes now is let in, since there is no crowd; if so, it is counted."""
         if self._waiting is None:
-            queued = [endpoint.classifier.queued for endpoint in self._endpoints.values()]
+            queued = [endpoint.classifier.queued for endpoint in self._strains]
             self._waiting = self._turns.waiting + sum(queued)
             asyncio.get_running_loop().call_soon(self._end_turn)
         if self._waiting + self._let_in >= CROWD:
@@ -156,86 +89,47 @@ class Shedder:
         self._let_in = 0
         self._verdicts.clear()
 
-    def refusal(self, sent: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Refusal | None:
-        """What a client is answered to what came on a connection at rest; None: that is not for here to say.
+    def refusal(self, request: PlainRequest, headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
+        """What a client is answered, as it goes over the wire; None: the request is let in.
 
         Args:
-            sent: all that has come since its last request.
+            request: what has come.
             headers: of every answer.
         """
         start = perf_counter()
-        head = HEAD.match(sent)
-        if head is None or head.end() > self._settings.max_header_bytes:
-            return None
-        asked = self._asked_for(head[1], head[2] or b"")
-        scope = None if asked is None else self._scope(asked, head[3])
-        if asked is None or scope is None:
-            return None
-        body_to_come = self._body_to_come(scope, sent, head.end())
-        if body_to_come is None:
+        head = request.head
+        # of a list whose beginning has not come one item is counted
+        if head.options.explain or head.options.version_label is not None or b'"texts"' in request.body:
             return None
         now = asyncio.get_running_loop().time()
+        asked = _Asked(head.endpoint, head.options.version)
         verdict = self._verdict(asked)
-        try:
-            if self._keys is not None:
-                scope["state"]["client"] = f"key of {holder_of(self._keys, scope)}"
-            timeout = timeout_of(header(scope, b"x-request-timeout") or None, self._settings.deadline_seconds)
-        except Problem:  # the guard or the endpoint tells it
-            return None
-        if timeout >= verdict.wait * asked.strain.headroom(now, timeout):
+        strain = self._strains[head.endpoint]
+        if head.timeout >= verdict.wait * strain.headroom(now, head.timeout):
             self._let_in += 1
             return None
-        asked.strain.refused(now, timeout)
-        answer = self._refuse(asked, verdict, scope, headers)
+        strain.refused(now, head.timeout)
+        return self._refuse(request, verdict, headers, start)
+
+    def _refuse(
+        self, request: PlainRequest, verdict: _Verdict, headers: Sequence[tuple[bytes, bytes]], start: float
+    ) -> bytes:
+        scope = request.scope()
+        request_id: str = scope["state"]["request_id"]
+        self._metrics.shed(scope["state"]["model"]).inc()
+        if b"x-request-id" in request.head.headers:
+            answer = _answer(verdict.problem, request_id, headers)
+        else:
+            if verdict.pieces is None:
+                verdict.pieces = _answer(verdict.problem, ID, headers).split(ID.encode())
+            answer = request_id.encode().join(verdict.pieces)
         tell_request(self._metrics, scope, Overloaded.status, perf_counter() - start)
-        return Refusal(answer, body_to_come)
-
-    def _refuse(self, asked: _Asked, verdict: _Verdict, scope: Scope, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
-        self._metrics.shed(asked.model).inc()
-        scope["state"]["request_id"] = request_id = request_id_of(scope)
-        if b"x-request-id" in scope[BY_NAME]:
-            return _answer(verdict.problem, request_id, headers)
-        if verdict.pieces is None:
-            verdict.pieces = _answer(verdict.problem, ID, headers).split(ID.encode())
-        return request_id.encode().join(verdict.pieces)
-
-    def _body_to_come(self, scope: Scope, sent: bytes, begin: int) -> int | None:
-        """Bytes of a body with one small item that have not come yet; None: it has another one, or more follows."""
-        (length,) = scope[BY_NAME].get(b"content-length", [b""])
-        if not (length.isdigit() and len(length) <= MOST_DIGITS):
-            return None
-        to_come = begin + int(length) - len(sent)
-        is_small = int(length) <= min(self._settings.max_body_bytes, LARGE_PICTURE - 1)
-        # of a list whose beginning has not come one item is counted
-        is_one = b'"texts"' not in sent and not header(scope, b"content-type").lower().startswith("multipart/")
-        return to_come if to_come >= 0 and is_small and is_one else None
-
-    def _asked_for(self, path: bytes, query: bytes) -> _Asked | None:
-        """None: not what is refused here, or not here."""
-        key = path, query
-        if key not in self._asked:
-            if len(self._asked) >= REMEMBERED:
-                self._asked.clear()
-            self._asked[key] = self._read(path, query)
-        return self._asked[key]
-
-    def _read(self, path: bytes, query: bytes) -> _Asked | None:
-        endpoint = self._endpoints.get(path)
-        if endpoint is None:
-            return None
-        try:
-            options = parse_query(query, endpoint.options)
-        except Problem:
-            return None
-        if options.explain or options.version_label is not None:
-            return None
-        classifier = endpoint.classifier
-        return _Asked(path.decode(), classifier.model.name, classifier, options.version, endpoint.strain)
+        return answer
 
     def _verdict(self, asked: _Asked) -> _Verdict:
         verdict = self._verdicts.get(asked)
         if verdict is None or verdict.let_in != self._let_in:
-            forecast = asked.classifier.foretell(asked.version, self._let_in)
+            forecast = asked.endpoint.classifier.foretell(asked.version, self._let_in)
             wait = forecast.turn + forecast.queue
             problem = Overloaded(self._what_waits(asked, forecast), retry_after=max(1, math.ceil(wait)))
             verdict = _Verdict(math.inf if forecast.is_full else wait, self._let_in, problem)
@@ -245,19 +139,8 @@ class Shedder:
     def _what_waits(self, asked: _Asked, forecast: Forecast) -> str:
         if forecast.turn > forecast.queue and not forecast.is_full:
             return f"{self._turns.waiting + self._let_in:,} inputs wait for their turn already."
-        return f"{asked.classifier.queued:,} items wait for {asked.model} already."
-
-    def _scope(self, asked: _Asked, lines: bytes) -> Scope | None:
-        """What the layers' functions want to know of a request; None: its headers are unusual."""
-        by_name: dict[bytes, list[bytes]] = {}
-        for line in lines.split(b"\r\n")[:-1]:
-            name, _, value = line.partition(b":")
-            by_name.setdefault(name.lower(), []).append(value.strip(b" \t"))
-        if not self._elsewhere.isdisjoint(by_name) or any(len(by_name.get(name, ())) > 1 for name in ONCE):
-            return None
-        if by_name.get(b"connection", KEEP_ALIVE)[0].lower() != KEEP_ALIVE[0]:
-            return None
-        return {"method": "POST", "path": asked.path, "state": {"model": asked.model}, BY_NAME: by_name}
+        classifier = asked.endpoint.classifier
+        return f"{classifier.queued:,} items wait for {classifier.model.name} already."
 
 
 def _answer(problem: Overloaded, request_id: str, headers: Sequence[tuple[bytes, bytes]]) -> bytes:

@@ -91,13 +91,17 @@ REQUESTS = {
 }
 
 
-async def serve(protocol: Any, app: App) -> tuple[asyncio.Server, ServerState]:
-    config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", lifespan="off", proxy_headers=False)
+async def serve(
+    protocol: Any, app: App, app_state: dict[str, Any] | None = None, **options: Any
+) -> tuple[asyncio.Server, ServerState]:
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, ws="none", lifespan="off", proxy_headers=False, **options
+    )
     config.load()
     state = ServerState()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
-        lambda: protocol(config=config, server_state=state, app_state={}, _loop=loop), "127.0.0.1", 0
+        lambda: protocol(config=config, server_state=state, app_state=app_state or {}, _loop=loop), "127.0.0.1", 0
     )
     return server, state
 

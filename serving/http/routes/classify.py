@@ -1,23 +1,20 @@
 """`POST /classify-image` and `POST /classify-text`."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic_core import to_json
 from starlette.responses import Response
 
-from serving.batching import Stages
-from serving.classification import LARGE_PICTURE, Classification, Classifier, Wanted
+from serving.classification import LARGE_PICTURE
+from serving.http.endpoints import Endpoint
 from serving.http.errors import documented
-from serving.http.headers import header
-from serving.http.requests import Deadline, Items, announces_picture, query, read_images, read_texts
+from serving.http.requests import announces_picture, deadline_of, query
 from serving.http.schemas import ImageOptions, ManyAnswers, Options, SingleAnswer
 from serving.problems import (
     BadRequest,
     DeadlineExceeded,
     Overloaded,
-    Problem,
     RequestTimeout,
     TooLarge,
     Unauthorized,
@@ -40,7 +37,6 @@ ERRORS = documented(
     Unavailable("cnn is not ready: no version is ready yet.", retry_after=1),
     DeadlineExceeded("There was no answer within 10 seconds."),
 )
-IMAGE_PATH, TEXT_PATH = "/classify-image", "/classify-text"
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
@@ -68,37 +64,39 @@ SERVER_TIMING = {
 }
 
 
-def classify_routes(image: Classifier | None, text: Classifier | None, settings: Settings) -> APIRouter:
+def classify_routes(image: Endpoint | None, text: Endpoint | None, settings: Settings) -> APIRouter:
     """The classify endpoints, for as many of the two models as there are. They read the query themselves."""
     router = APIRouter(tags=["classify"])
     if image is not None:
 
         async def classify_image(request: Request) -> Response:
             """Classify one or many pictures."""
-            return await _classify(request, ImageOptions, read_images, image, settings)
+            return await _classify(request, image, settings)
 
         router.add_api_route(
-            IMAGE_PATH,
+            image.path,
             classify_image,
             methods=["POST"],
             operation_id="classify_image",
             openapi_extra={"parameters": _parameters(ImageOptions), "requestBody": _image_body(settings)},
-            responses=_answers(image, [("cat", 0.93), ("dog", 0.04), ("frog", 0.01)], IMAGE_EXPLANATION),
+            responses=_answers(
+                image.classifier.model.name, [("cat", 0.93), ("dog", 0.04), ("frog", 0.01)], IMAGE_EXPLANATION
+            ),
         )
 
     if text is not None:
 
         async def classify_text(request: Request) -> Response:
             """Classify one or many texts."""
-            return await _classify(request, Options, read_texts, text, settings)
+            return await _classify(request, text, settings)
 
         router.add_api_route(
-            TEXT_PATH,
+            text.path,
             classify_text,
             methods=["POST"],
             operation_id="classify_text",
             openapi_extra={"parameters": _parameters(Options), "requestBody": _text_body(settings)},
-            responses=_answers(text, [("positive", 0.97), ("negative", 0.03)], TEXT_EXPLANATION),
+            responses=_answers(text.classifier.model.name, [("positive", 0.97), ("negative", 0.03)], TEXT_EXPLANATION),
         )
 
     return router
@@ -155,12 +153,12 @@ def _text_body(settings: Settings) -> dict[str, Any]:
 
 
 def _answers(
-    classifier: Classifier, best: Sequence[tuple[str, float]], explanation: dict[str, Any]
+    model_name: str, best: Sequence[tuple[str, float]], explanation: dict[str, Any]
 ) -> dict[int | str, dict[str, Any]]:
     """What OpenAPI says of the answers; `best` and `explanation` are what the examples name."""
     predictions = [{"label": label, "score": score} for label, score in best]
     answer = {**predictions[0], "predictions": predictions}
-    model = {"name": classifier.model.name, "version": 2}
+    model = {"name": model_name, "version": 2}
     problem = Unprocessable("The text is empty.").document()
     examples = {
         "one": {"value": {**answer, "model": model}},
@@ -178,63 +176,11 @@ def _answers(
     return {200: ok, **ERRORS}
 
 
-async def _classify(
-    request: Request,
-    options: type[Options],
-    read: Callable[..., Awaitable[Items[bytes] | Items[str]]],
-    classifier: Classifier,
-    settings: Settings,
-) -> Response:
-    state = request.scope["state"]
-    state["model"] = classifier.model.name
-    asked = query(request, options)
-    with Deadline(request, settings.deadline_seconds) as deadline:
-        classifier.check(deadline.at, is_large_picture=announces_picture(request, LARGE_PICTURE))
-        items = await read(request, max_items=settings.max_items)
+async def _classify(request: Request, endpoint: Endpoint, settings: Settings) -> Response:
+    request.scope["state"]["model"] = endpoint.classifier.model.name
+    asked = query(request, endpoint.options)
+    with deadline_of(request, settings.deadline_seconds) as deadline:
+        endpoint.classifier.check(deadline.at, is_large_picture=announces_picture(request, LARGE_PICTURE))
+        items = await endpoint.read(request, max_items=settings.max_items)
         deadline.body_has_come()
-        classification = await classifier.classify(
-            items.raw,
-            deadline=deadline.at,
-            wanted=Wanted(asked.top_k, asked.explain, overlay=isinstance(asked, ImageOptions) and asked.overlay),
-            version=asked.version,
-            label=asked.version_label,
-            session=header(request.scope, b"x-session-id") or None,
-        )
-    state["version"] = classification.version.number
-    stages = deadline.stages(classification.stages)
-    with classifier.encoding():
-        body = to_json(_document(classifier.model.name, classification, many=items.many))
-        return Answer(body, server_timing(stages))
-
-
-class Answer(Response):
-    """A JSON document. Starlette's own initialisation can do much more, and takes thrice as long."""
-
-    def __init__(self, body: bytes, timing: str) -> None:
-        self.status_code = 200
-        self.body = body
-        self.background = None
-        self.raw_headers = [
-            (b"content-length", b"%d" % len(body)),
-            (b"content-type", b"application/json"),
-            (b"server-timing", timing.encode()),
-        ]
-
-
-def server_timing(stages: Stages) -> str:
-    """Seconds → the header's milliseconds (W3C Server Timing): browsers' tools draw them."""
-    return ", ".join([f"{stage};dur={1000 * seconds:.2f}" for stage, seconds in stages.items()])
-
-
-def _document(model: str, classification: Classification, *, many: bool) -> dict[str, Any]:
-    answered_by = {"name": model, "version": classification.version.number}
-    if many:
-        results = [
-            {"problem": outcome.document()} if isinstance(outcome, Problem) else outcome
-            for outcome in classification.outcomes
-        ]
-        return {"results": results, "model": answered_by}
-    (outcome,) = classification.outcomes
-    if isinstance(outcome, Problem):
-        raise outcome
-    return {**outcome, "model": answered_by}
+        return await endpoint.answer(request.scope, asked, items, deadline)

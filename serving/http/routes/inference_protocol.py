@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
 from serving.classification import Classifier, Wanted
+from serving.http.endpoints import server_timing
 from serving.http.errors import documented
 from serving.http.headers import header
 from serving.http.inference_protocol import (
@@ -31,8 +32,8 @@ from serving.http.inference_schemas import (
     metadata,
 )
 from serving.http.openapi import COMPONENT, GUARDED, answer
-from serving.http.requests import Deadline, shown
-from serving.http.routes.classify import SERVER_TIMING, server_timing
+from serving.http.requests import deadline_of, shown
+from serving.http.routes.classify import SERVER_TIMING
 from serving.problems import (
     BadRequest,
     DeadlineExceeded,
@@ -237,7 +238,7 @@ def _asked_version(request: Request) -> _Choice:
 async def _infer(request: Request, classifier: Classifier, settings: Settings) -> Response:
     model = classifier.model
     request.state.model = model.name
-    with Deadline(request, settings.deadline_seconds) as deadline:
+    with deadline_of(request, settings.deadline_seconds) as deadline:
         classifier.check(deadline.at, is_large_picture=False)
         inference = await read_inference(request, model.kind, max_items=settings.max_items)
         deadline.body_has_come()
