@@ -28,7 +28,7 @@ class Drift(Counted):
     Args:
         contract: of the version; what its reference leaves out is not measured.
         tell: is told a distance and what it is of: `labels`, `confidence`, and `brightness` or `unknown_tokens`.
-        unwritten: has it look in a moment, with what else was counted meanwhile.
+        unwritten: has it look at what it was told to see later, when that is enough.
     """
 
     def __init__(self, contract: Contract, tell: Callable[[str, float], None], unwritten: Unwritten) -> None:
@@ -38,20 +38,21 @@ class Drift(Counted):
         self._tell = tell
         self._seen = 0
         self._unwritten = unwritten
-        self._unseen_bytes = 0
+        self._unseen_bytes = self._unseen_rows = 0
         self._unseen: list[tuple[Sequence[NDArray[Any]], NDArray[np.float32]]] = []
 
     def see_later(self, rows: Sequence[NDArray[Any]], probabilities: NDArray[np.float32]) -> None:
-        """As `see`, in a moment: nobody waits for that, and many small rows cost little more than one."""
-        if not self._unseen:
-            self._unwritten.hold(self)
+        """As `see`, when there are enough of them for a distance to be told anew: many cost little more than one."""
         self._unseen.append((rows, probabilities))
-        self._unseen_bytes += sum(row.nbytes for row in rows)
+        self._unseen_rows += len(rows)
+        self._unseen_bytes += sum([row.nbytes for row in rows])
         if self._unseen_bytes > MAX_UNSEEN_BYTES:
             self.write()
+        elif self._unseen_rows - len(rows) < TOLD_EVERY <= self._unseen_rows:
+            self._unwritten.hold(self)  # nobody waits for that
 
     def write(self) -> None:
-        unseen, self._unseen, self._unseen_bytes = self._unseen, [], 0
+        unseen, self._unseen, self._unseen_bytes, self._unseen_rows = self._unseen, [], 0, 0
         if not unseen:
             return  # they were so large that they were seen before
         rows = [row for batch, _ in unseen for row in batch]

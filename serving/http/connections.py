@@ -169,6 +169,8 @@ class LimitedConnection(HttpToolsProtocol):
         request = way.requests.read(data)
         if request is None:
             return False
+        # empty lines may stand between requests: what came of them does not add up
+        self._header_bytes = self._bytes_beside_body = 0
         refusal = way.shedder.refusal(request, self.server_state.default_headers) if is_crowded else None
         if refusal is not None:
             self._shed(refusal, request.bytes_to_come)
@@ -181,9 +183,7 @@ class LimitedConnection(HttpToolsProtocol):
         self.expect_100_continue = False  # that was said by another request, if at all
         self.cycle = Exchange(self, request.scope(), keep_alive=True, on_end=self._end)
         self._expect_body(request.bytes_to_come, self.cycle)
-        task = self.loop.create_task(way.answer(self.cycle, request))
-        task.add_done_callback(self.tasks.discard)
-        self.tasks.add(task)
+        self._start_asgi_task(self.cycle, functools.partial(way.answer, self.cycle, request))
         return True
 
     def _shed(self, answer: bytes, body_to_come: int) -> None:
@@ -271,7 +271,7 @@ class LimitedConnection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_headers:  # and not after the body: whoever passed the headers on has not seen these
-            super().on_header(name, value)
+            super().on_header(name, value.rstrip(b" \t"))  # blanks around a value are no part of it (RFC 9110, 5.5)
 
     def on_body(self, body: bytes) -> None:
         self._bytes_beside_body = 0

@@ -23,7 +23,7 @@ from serving.problems import Problem
 from serving.settings import Settings
 
 HEAD = re.compile(
-    rb"POST (/[a-z-]+)(?:\?([!-~]*))? HTTP/1\.1\r\n"
+    rb"POST (/[a-z-]+)(?:\?([!\"$-~]*))? HTTP/1\.1\r\n"
     rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)+)\r\n"
 )
 """Of a request as nearly all clients write it (RFC 9112; field names by RFC 9110). All else is left to the parser."""
@@ -47,7 +47,8 @@ KEEP_ALIVE = [b"keep-alive"]
 REMEMBERED = 256
 """Heads, which clients choose, …"""
 REMEMBERED_BYTES = 2048
-"""… of no more than so many bytes each."""
+REMEMBERED_HEADERS = 32
+"""… of no more than so many bytes and headers each."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,7 +128,8 @@ class PlainRequests:
         request is, the parser says the same.
         """
         end = sent.find(b"\r\n\r\n") + 4
-        head = self._heads.get(sent[:end]) or self._read_head(sent[:end])
+        known = self._heads.get(sent[:end])
+        head = known or self._read_head(sent[:end])
         if head is None or len(sent) - end > head.length:
             return None
         client = None
@@ -136,7 +138,18 @@ class PlainRequests:
                 client = f"key of {holder_of(self._keys, {BY_NAME: head.headers})}"
             except Problem:  # the guard tells it
                 return None
+        if known is None:
+            self._remember(sent[:end], head)
         return PlainRequest(head, sent[end:], client)
+
+    def _remember(self, sent: bytes, head: Head) -> None:
+        if len(sent) > REMEMBERED_BYTES or len(head.headers) > REMEMBERED_HEADERS:
+            return
+        if not OF_ONE_REQUEST.isdisjoint(head.headers):
+            return
+        if len(self._heads) >= REMEMBERED:
+            self._heads.clear()
+        self._heads[sent] = head
 
     def _read_head(self, sent: bytes) -> Head | None:
         parts = HEAD.fullmatch(sent)
@@ -154,7 +167,7 @@ class PlainRequests:
             return None
         timeout = headers.get(b"x-request-timeout")
         try:
-            head = Head(
+            return Head(
                 endpoint,
                 parse_query(parts[2] or b"", endpoint.options),
                 content_type,
@@ -164,11 +177,6 @@ class PlainRequests:
             )
         except Problem:  # the endpoint tells it
             return None
-        if len(sent) <= REMEMBERED_BYTES and OF_ONE_REQUEST.isdisjoint(headers):
-            if len(self._heads) >= REMEMBERED:
-                self._heads.clear()
-            self._heads[sent] = head
-        return head
 
     def _are_plain(self, headers: dict[bytes, list[bytes]]) -> bool:
         if not self._elsewhere.isdisjoint(headers) or any(len(headers.get(name, ())) > 1 for name in ONCE):

@@ -5,6 +5,7 @@ To a small input these take as long as all that makes its answer. Nearly all req
 
 import asyncio
 from collections.abc import Sequence
+from http import HTTPStatus
 from time import perf_counter
 from typing import Any
 
@@ -64,18 +65,20 @@ class PlainWay:
         self._metrics = metrics
         self._settings = settings
 
-    async def answer(self, exchange: Exchange, request: PlainRequest) -> None:
-        """Answer a request, of whose body some may still come."""
+    async def answer(self, exchange: Exchange, request: PlainRequest, *_: Any) -> None:
+        """Answer a request, of whose body some may still come. The server calls it as it calls an application."""
         start = perf_counter()
         scope: Any = exchange.scope
         state = scope["state"]
         state["task"] = asyncio.current_task()
         follow_trace(scope)
         self._metrics.in_flight.add(1)
-        status = CLIENT_CLOSED_REQUEST
+        status = HTTPStatus.INTERNAL_SERVER_ERROR.value
         try:
             response = await self._respond(exchange, request)
-            if response is not None:
+            if response is None:
+                status = CLIENT_CLOSED_REQUEST
+            else:
                 status = response.status_code
                 own = (b"x-request-id", state["request_id"].encode())
                 if not exchange.disconnected:
@@ -95,7 +98,8 @@ class PlainWay:
         try:
             with Deadline(scope["state"]["task"], head.timeout, self._settings.deadline_seconds) as deadline:
                 head.endpoint.classifier.check(deadline.at, is_large_picture=False)
-                self._bodies.check()
+                if request.body:
+                    self._bodies.check()
                 if request.bytes_to_come:
                     await self._read_on(exchange, pieces)
                 deadline.body_has_come()

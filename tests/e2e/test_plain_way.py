@@ -52,6 +52,8 @@ ASKED = {
     "no time": (TEXT, [JSON, "X-Request-Timeout: 0.000001"], b'{"text": "good"}'),
     "a time that is none": (TEXT, [JSON, "X-Request-Timeout: soon"], b'{"text": "good"}'),
     "an id that is none": (TEXT, [JSON, "X-Request-ID: a b"], b'{"text": "good"}'),
+    "an id with a blank behind": (TEXT, [JSON, "X-Request-ID: mine "], b'{"text": "good"}'),
+    "a query with a fragment": (f"{TEXT}?top_k=1#a", [JSON], b'{"text": "good"}'),
     "a trace": (TEXT, [JSON, f"traceparent: 00-{'a' * 32}-{'b' * 16}-01"], b'{"text": "good"}'),
 }
 OF_EACH = re.compile(r"\d+\.\d+|[0-9a-f]{32}|(?<=urn:request:)\S+")

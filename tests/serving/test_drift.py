@@ -1,10 +1,11 @@
 """How far recent answers are from training is told while there are such, and no longer than their version lasts."""
 
+import asyncio
 from pathlib import Path
 
 import numpy as np
 
-from serving.drift import ENOUGH, Drift
+from serving.drift import ENOUGH, MAX_UNSEEN_BYTES, TOLD_EVERY, Drift
 from serving.metrics import Unwritten
 from training.repository import contract
 
@@ -28,3 +29,35 @@ def test_a_version_that_was_asked_little_tells_nothing_at_its_end_either() -> No
     told: dict[str, float] = {}
     Drift(CNN, told.__setitem__, Unwritten()).end()
     assert not told
+
+
+def test_what_is_to_be_seen_later_is_seen_together_and_makes_no_difference() -> None:
+    at_once: dict[str, float] = {}
+    later: dict[str, float] = {}
+    chance = np.random.default_rng(1)
+
+    async def scenario() -> None:
+        unwritten = Unwritten()
+        one, other = Drift(CNN, at_once.__setitem__, unwritten), Drift(CNN, later.__setitem__, unwritten)
+        for number in range(ENOUGH):
+            row = chance.integers(0, 256, (32, 32, 3), np.uint8)
+            answer = chance.dirichlet(np.ones(10), 1).astype(np.float32)
+            one.see([row], answer)
+            other.see_later([row], answer)
+            if (number + 1) % TOLD_EVERY == 0:
+                unwritten.write()
+        assert at_once.keys() == later.keys() == {"labels", "confidence", "brightness"}
+        # of those that are seen together the first weigh as much as the last
+        assert all(abs(at_once[name] - later[name]) < 0.01 for name in later)
+
+    asyncio.run(scenario())
+
+
+def test_large_rows_are_not_held_until_there_are_enough() -> None:
+    large = np.zeros((600, 600, 3), np.uint8)
+    assert large.nbytes > MAX_UNSEEN_BYTES
+    told: dict[str, float] = {}
+    drift = Drift(CNN, told.__setitem__, Unwritten())
+    for _ in range(ENOUGH):
+        drift.see_later([large], np.eye(10, dtype=np.float32)[:1])
+    assert told

@@ -64,9 +64,11 @@ def test_heads_that_clients_make_up_take_no_more_room() -> None:
         assert plain.read(with_header(b"X-A: %d" % number)) is not None
         assert plain.read(with_header(b"X-Request-ID: %d" % number)) is not None
         assert plain.read(with_header(b"X-A: " + b"a" * 3000 + b"%d" % number)) is not None
+        assert plain.read(with_header(b"X-B: %d\r\n" % number + b"\r\n".join(b"%d: a" % name for name in range(99))))
         assert len(plain._heads) <= REMEMBERED  # noqa: SLF001  # nothing else tells
     sizes = [len(head) for head in plain._heads]  # noqa: SLF001  # as above
-    assert max(sizes) < 3000
+    assert 0 < max(sizes) < 3000
+    assert max(len(head.headers) for head in plain._heads.values()) < 99  # noqa: SLF001  # as above
 
 
 @pytest.mark.parametrize("came", [0, 1, 11, 12])
@@ -97,6 +99,7 @@ NOT_PLAIN = {
     "for another protocol": with_header(b"Upgrade: h2c"),
     "that is its connection's last": with_header(b"Connection: close"),
     "that is compressed": with_header(b"Content-Encoding: gzip"),
+    "of a query with a fragment": PLAIN.replace(b"-text ", b"-text?top_k=1#a "),
     "of another type": PLAIN.replace(b"application/json", b"text/html"),
     "of another charset": PLAIN.replace(b"application/json", b"text/plain; charset=latin-1"),
     "of two types": with_header(b"Content-Type: text/plain"),
@@ -142,6 +145,9 @@ def test_who_has_no_key_is_left_to_the_guard(tmp_path: Path) -> None:
     assert read(PLAIN, keys=keys) is None
     assert read(with_header(b"X-API-Key: wrong"), keys=keys) is None
     assert read(with_header(b"X-API-Key: secret"), keys=keys) is not None
+    plain = reader(keys=keys)
+    assert plain.read(with_header(b"X-API-Key: wrong")) is None
+    assert not plain._heads  # noqa: SLF001  # whoever may not come in pushes nothing out
     assert read(with_header(b"Authorization: Bearer secret"), keys=keys) is not None
 
 
@@ -150,11 +156,15 @@ class Parsed:
 
     def __init__(self) -> None:
         self.url = b""
+        self.headers: dict[bytes, list[bytes]] = {}
         self.bodies: list[bytes] = []
         self.complete = 0
 
     def on_url(self, url: bytes) -> None:
         self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.setdefault(name.lower(), []).append(value.rstrip(b" \t"))  # as our connections do
 
     def on_body(self, body: bytes) -> None:
         self.bodies.append(body)
@@ -182,20 +192,27 @@ VALUES = st.one_of(
 ENDS = st.sampled_from([b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r", b"\r\n "])
 
 
+QUERIES = st.text(st.characters(codec="ascii"), max_size=6).map(lambda text: f"top_k=1{text}".encode())
+
+
 @given(
+    QUERIES,
     st.lists(st.tuples(NAMES, st.sampled_from([b": ", b":", b" : "]), VALUES, ENDS), max_size=4),
     st.binary(max_size=14),
 )
 def test_only_what_the_parser_takes_for_one_request_is_taken_for_one(
-    headers: list[tuple[bytes, bytes, bytes, bytes]], body: bytes
+    query: bytes, headers: list[tuple[bytes, bytes, bytes, bytes]], body: bytes
 ) -> None:
     lines = b"".join(b"".join(header) for header in headers)
-    sent = b"POST /classify-text?version=2 HTTP/1.1\r\n" + lines + b"\r\n" + body
+    sent = b"POST /classify-text?" + query + b" HTTP/1.1\r\n" + lines + b"\r\n" + body
     request = read(sent)
     if request is None:
         return
     parsed = Parsed()
     httptools.HttpRequestParser(parsed).feed_data(sent)
-    assert parsed.url == b"/classify-text?version=2"
+    url = httptools.parse_url(parsed.url)
+    assert url.path == b"/classify-text"
+    assert url.query == query
+    assert parsed.headers == request.head.headers
     assert b"".join(parsed.bodies) == body == request.body
     assert parsed.complete == (request.bytes_to_come == 0)

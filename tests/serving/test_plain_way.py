@@ -1,6 +1,7 @@
 """Plain requests are answered without parser and application; what else a client does ends as it would there."""
 
 import asyncio
+import gc
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -15,6 +16,7 @@ from uvicorn.server import ServerState
 from serving.classification import Classification, Classifier
 from serving.http.connections import LINGER_SECONDS, PLAIN_WAY, limited_connection
 from serving.http.endpoints import text_endpoint
+from serving.http.exchange import Exchange
 from serving.http.middleware import Bodies
 from serving.http.plain_way import PlainWay
 from serving.metrics import Metrics
@@ -63,6 +65,8 @@ class Reader:
                 except asyncio.CancelledError:
                     self.was_given_up = True
                     raise
+            case "unspeakable":
+                raise Unprocessable("\ud800 cannot be written")
             case "defect":
                 raise ValueError("a secret of the inside")
         outcome = Unprocessable("The text is bad.") if text == "bad" else {"label": text}
@@ -85,14 +89,14 @@ class Served:
 
 
 @asynccontextmanager
-async def served(*, most_bytes: int = 1000, deadline: float = 60, idle: int = 60) -> AsyncIterator[Served]:
+async def served(
+    *, most_bytes: int = 1000, deadline: float = 60, idle: int = 60, **settings: Any
+) -> AsyncIterator[Served]:
     reader, metrics, bodies = Reader(), Metrics(), Bodies(most_bytes)
-    settings = Settings(deadline_seconds=deadline)
+    given = Settings(deadline_seconds=deadline, **settings)
     endpoints = [text_endpoint(cast("Classifier", reader))]
-    way = PlainWay(endpoints, keys=None, turns=Turns(), bodies=bodies, metrics=metrics, settings=settings)
-    server, state = await serve(
-        limited_connection(settings), answering(b"app"), {PLAIN_WAY: way}, timeout_keep_alive=idle
-    )
+    way = PlainWay(endpoints, keys=None, turns=Turns(), bodies=bodies, metrics=metrics, settings=given)
+    server, state = await serve(limited_connection(given), answering(b"app"), {PLAIN_WAY: way}, timeout_keep_alive=idle)
     opened: list[asyncio.StreamWriter] = []
 
     async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -321,5 +325,46 @@ def test_who_asks_nothing_more_is_let_go() -> None:
             writer.write(PLAIN)
             assert (await read(reader))[0] == 200
             assert await asyncio.wait_for(reader.read(), 10) == b""
+
+    run(scenario())
+
+
+def test_empty_lines_between_requests_do_not_add_up() -> None:
+    async def scenario() -> None:
+        async with served(max_header_bytes=200) as server:
+            reader, writer = await server.connect()
+            for _ in range(150):
+                writer.write(PLAIN)
+                assert (await read(reader))[0] == 200
+                writer.write(b"\r\n")
+                await asyncio.sleep(0.002)
+
+    run(scenario())
+
+
+def test_what_cannot_be_written_is_a_500_all_the_same() -> None:
+    async def scenario() -> None:
+        async with served() as server:
+            reader, writer = await server.connect()
+            writer.write(asking("unspeakable"))
+            assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 500 ")
+            assert server.counted(500)
+
+    run(scenario())
+
+
+def test_an_exchange_is_gone_with_its_answer() -> None:
+    async def scenario() -> None:
+        async with served() as server:
+            reader, writer = await server.connect()
+            gc.collect()
+            gc.disable()
+            try:
+                for text in ["a", "bad"] * 10:
+                    writer.write(asking(text))
+                    await read(reader)
+                assert sum(isinstance(one, Exchange) for one in gc.get_objects()) <= 2
+            finally:
+                gc.enable()
 
     run(scenario())

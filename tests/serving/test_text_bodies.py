@@ -1,11 +1,13 @@
 """A plain JSON body is read in one go, and means what the careful way makes of it."""
 
+import re
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as some
 
 from serving.http import requests
-from serving.http.requests import parse_texts
+from serving.http.requests import texts_in
 from serving.problems import Problem
 
 PARTS = [
@@ -30,10 +32,10 @@ LETTERS = ["é".encode(), b"\xff", b"\xed\xa0\x80", b"\\ud800", b"\xef\xbb\xbf",
 
 def outcome(body: bytes) -> object:
     try:
-        texts = parse_texts(body)
+        items = texts_in("application/json", body, max_items=2)
     except Problem as problem:
         return type(problem), problem.detail
-    return texts.text, texts.texts
+    return items.raw, items.many
 
 
 @given(some.lists(some.sampled_from(PARTS + LETTERS), max_size=14).map(b"".join))
@@ -50,8 +52,12 @@ def outcome(body: bytes) -> object:
 @example(b'{"text": "a\nb"}')
 @example(b'{"text": "a"} x')
 @example(b'{"text": null}')
-def test_both_ways_agree(body: bytes) -> None:
+@example(b'\r\n{\t"text" :\n"a"} ')
+@example(b'\x0b{"text": "a"}')
+def test_all_ways_agree(body: bytes) -> None:
     quickly = outcome(body)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(requests, "ONE_TEXT", re.compile(rb"(?!)"))
+        assert outcome(body) == quickly
         patch.setattr(requests, "PLAIN_BODY", -1)
         assert outcome(body) == quickly
