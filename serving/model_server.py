@@ -5,7 +5,7 @@ import logging
 import math
 import random
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -187,10 +187,7 @@ class ModelServer:
     async def versions(self, model: str, *, timeout: float) -> list[VersionStatus]:  # noqa: ASYNC109  # gRPC's own deadline
         """All versions of a model that the server knows of, ended ones too."""
         request = GetModelStatusRequest(model_spec=ModelSpec(name=model))
-        try:
-            response = await self._model.GetModelStatus(request, timeout=timeout)
-        except grpc.aio.AioRpcError as error:
-            raise self._problem(error) from error
+        response = await self._answer(self._model.GetModelStatus(request, timeout=timeout))
         return [
             VersionStatus(status.version, ModelVersionStatus.State.Name(status.state), status.status.error_message)
             for status in response.model_version_status
@@ -201,10 +198,7 @@ class ModelServer:
         request = GetModelMetadataRequest(
             model_spec=ModelSpec(name=model, version_label=label), metadata_field=["signature_def"]
         )
-        try:
-            response = await self._prediction.GetModelMetadata(request, timeout=timeout)
-        except grpc.aio.AioRpcError as error:
-            raise self._problem(error) from error
+        response = await self._answer(self._prediction.GetModelMetadata(request, timeout=timeout))
         return int(response.model_spec.version.value)
 
     async def contract(self, model: str, version: int, *, timeout: float) -> bytes:  # noqa: ASYNC109
@@ -284,14 +278,18 @@ class ModelServer:
         traceparent: str | None = None,
     ) -> PredictResponse:
         metadata = (("traceparent", traceparent),) if traceparent else None
-        try:
-            response: PredictResponse = await self._prediction.Predict(request, timeout=timeout, metadata=metadata)
-        except grpc.aio.AioRpcError as error:
-            raise self._problem(error) from error
+        call = self._prediction.Predict(request, timeout=timeout, metadata=metadata)
+        response: PredictResponse = await self._answer(call)
         served = response.model_spec.version.value
         if served != request.model_spec.version.value:
             raise Refused(f"version {request.model_spec.version.value} was asked and version {served} answered")
         return response
+
+    async def _answer(self, call: Awaitable[Any]) -> Any:
+        try:
+            return await call
+        except grpc.aio.AioRpcError as error:
+            raise self._problem(error) from error
 
     def _problem(self, error: grpc.aio.AioRpcError) -> Problem | Refused:
         details = error.details() or ""

@@ -1,5 +1,7 @@
 """A request's headers, straight from the ASGI scope: Starlette's mapping decodes all of them for every look."""
 
+from collections.abc import Iterable
+
 from starlette.types import Scope
 
 BY_NAME = "sightread.headers"
@@ -18,12 +20,17 @@ def header(scope: Scope, name: bytes) -> str:
     return values[0].decode("latin-1") if values else ""
 
 
+def by_name(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, list[bytes]]:
+    """Names (in lower case) and values → the values of each name, in their order."""
+    values: dict[bytes, list[bytes]] = {}
+    for name, value in headers:
+        values.setdefault(name, []).append(value)
+    return values
+
+
 def _by_name(scope: Scope) -> dict[bytes, list[bytes]]:
-    by_name: dict[bytes, list[bytes]] = {}
-    for name, value in scope["headers"]:
-        by_name.setdefault(name, []).append(value)
-    scope[BY_NAME] = by_name
-    return by_name
+    found = scope[BY_NAME] = by_name(scope["headers"])
+    return found
 
 
 def announced_length(scope: Scope) -> int:

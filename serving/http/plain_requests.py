@@ -15,7 +15,7 @@ from serving.classification import LARGE_PICTURE
 from serving.http.api_keys import ApiKeys
 from serving.http.endpoints import Endpoint
 from serving.http.guard import holder_of
-from serving.http.headers import BY_NAME
+from serving.http.headers import BY_NAME, by_name
 from serving.http.middleware import request_id_of
 from serving.http.requests import parse_query, timeout_of
 from serving.http.schemas import Options
@@ -185,8 +185,5 @@ class PlainRequests:
 
 
 def _headers(lines: bytes) -> dict[bytes, list[bytes]]:
-    by_name: dict[bytes, list[bytes]] = {}
-    for line in lines.split(b"\r\n")[:-1]:
-        name, _, value = line.partition(b":")
-        by_name.setdefault(name.lower(), []).append(value.strip(b" \t"))
-    return by_name
+    parts = [line.partition(b":") for line in lines.split(b"\r\n")[:-1]]
+    return by_name((name.lower(), value.strip(b" \t")) for name, _, value in parts)

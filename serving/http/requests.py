@@ -41,7 +41,7 @@ MAX_JSON_VALUES = 500_000
 the longest texts has fewer commas than this."""
 
 ONE_TEXT = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"text"[ \t\n\r]*:[ \t\n\r]*"([^"\\\x00-\x1f]*)"[ \t\n\r]*\}[ \t\n\r]*')
-"""A JSON body (RFC 8259) with a text in which nothing is escaped, as nearly all are."""
+"""A JSON body (RFC 8259) with one text, in which nothing is escaped, as nearly all are."""
 PLAIN_BODY = 64 * 1024
 """Bytes of one that can hold no more values than any request needs."""
 
@@ -333,22 +333,23 @@ def json_or(other: str, request: Request, wanted: str) -> str:
     kind = media_type(request)
     if kind != other and kind not in JSON_TYPES:
         raise UnsupportedMediaType(f"A body of type {shown(kind)} is not taken. Send {wanted}.")
-    charset = _charset(header(request.scope, b"content-type"))
-    if charset is not None and charset.lower() not in UTF_8:
+    charset = _foreign_charset(header(request.scope, b"content-type"))
+    if charset is not None:
         raise UnsupportedMediaType(f"Text in {shown(charset)} is not taken: send UTF-8.")
     return kind
 
 
 def is_text(content_type: str) -> bool:
     """Whether a body of this Content-Type holds a text, or texts, that can be read."""
-    kind, charset = kind_of(content_type), _charset(content_type)
-    return (kind == TEXT_TYPE or kind in JSON_TYPES) and (charset is None or charset.lower() in UTF_8)
+    kind = kind_of(content_type)
+    return (kind == TEXT_TYPE or kind in JSON_TYPES) and _foreign_charset(content_type) is None
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _charset(content_type: str) -> str | None:
+def _foreign_charset(content_type: str) -> str | None:
+    """The charset that the header Content-Type names, where it is not UTF-8."""
     named = CHARSET.search(content_type)
-    return named[1] if named else None
+    return named[1] if named and named[1].lower() not in UTF_8 else None
 
 
 async def read_texts(request: Request, *, max_items: int) -> Items[str]:
@@ -377,7 +378,7 @@ def texts_in(kind: str, body: bytes, *, max_items: int) -> Items[str]:
             return Items([body.decode("utf-8-sig")], many=False)
         except UnicodeDecodeError as error:
             raise Unprocessable(f"The text is not valid UTF-8: byte {error.start} fits nowhere.") from error
-    if one := ONE_TEXT.fullmatch(body):
+    if len(body) <= PLAIN_BODY and (one := ONE_TEXT.fullmatch(body)):
         with suppress(UnicodeDecodeError):  # that is told below
             return Items([one[1].decode()], many=False)
     texts = parse_texts(body)
@@ -419,11 +420,6 @@ def parse_texts(body: bytes) -> Texts:
         BadRequest: it is malformed or has another shape.
         TooLarge: it has more values than any request needs.
     """
-    if len(body) <= PLAIN_BODY and b"\\" not in body and body.count(b'"text') == 1:
-        # Nearly every body is plain: without an escape each quotation mark begins or ends a string, so that no name can
-        # stand in it twice. Whatever is wrong with it is found, and told, below.
-        with suppress(ValidationError):
-            return Texts.model_validate_json(body)
     document = parse_json(body)
     if not isinstance(document, dict):
         raise BadRequest('The body is not what this endpoint takes: it is no object such as {"text": "…"}.')

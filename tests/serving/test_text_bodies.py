@@ -1,14 +1,12 @@
 """A plain JSON body is read in one go, and means what the careful way makes of it."""
 
-import re
-
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as some
 
 from serving.http import requests
 from serving.http.requests import texts_in
-from serving.problems import Problem
+from serving.problems import Problem, TooLarge
 
 PARTS = [
     b"{",
@@ -54,10 +52,14 @@ def outcome(body: bytes) -> object:
 @example(b'{"text": null}')
 @example(b'\r\n{\t"text" :\n"a"} ')
 @example(b'\x0b{"text": "a"}')
-def test_all_ways_agree(body: bytes) -> None:
+def test_both_ways_agree(body: bytes) -> None:
     quickly = outcome(body)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(requests, "ONE_TEXT", re.compile(rb"(?!)"))
-        assert outcome(body) == quickly
         patch.setattr(requests, "PLAIN_BODY", -1)
         assert outcome(body) == quickly
+
+
+def test_a_text_of_more_commas_than_any_request_needs_is_too_large() -> None:
+    body = b'{"text": "' + b"," * (requests.MAX_JSON_VALUES + 1) + b'"}'
+    told = "The JSON has more than 500,000 commas, colons and brackets. Send fewer at a time."
+    assert outcome(body) == (TooLarge, told)
