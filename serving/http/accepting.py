@@ -22,11 +22,12 @@ import uvloop
 logger = logging.getLogger("sightread.connections")
 
 TAKEN_IN_A_TURN = 64
-SHARE_MORE, FEW_MORE = 0.25, 4
+SHARE_MORE, FEW_MORE = 0.25, 1
 """Than another worker has: so many connections one may have without leaving the next to the other. Few more do no harm,
 and with many nobody waits long for them to be shared out."""
-PATIENCE = 0.005
-"""Seconds in which a worker that has fewer connections may take the new one."""
+PATIENCE = 0.002
+"""Seconds in which a worker that has fewer connections may take the new one. Then some more are taken, and it may take
+again: of a crowd it would be left nothing but what it takes at once."""
 NO_ROOM = "no further connection can be taken now (%s): allow more open files, or lower --max-connections"
 NO_ROOM_SECONDS = 0.5
 """Until the next attempt."""
@@ -63,7 +64,13 @@ class OpenConnections:
 
     def another_has_fewer(self) -> bool:
         """Whether another process has so many fewer that the next connection is rather its own."""
-        return self._counts[self._own] > (1 + SHARE_MORE) * min(self._counts) + FEW_MORE
+        fewest = min(self._counts)
+        return self._counts[self._own] > fewest + _more(fewest)
+
+    @property
+    def some_more(self) -> int:
+        """How many this process takes that others had the time to take."""
+        return _more(self._counts[self._own])
 
     def end(self) -> None:
         """This process will soon take no more."""
@@ -73,6 +80,10 @@ class OpenConnections:
         """This process takes no more."""
         self.is_ending = self.is_closed = True
         self._counts[self._own] = ABSENT
+
+
+def _more(connections: int) -> int:
+    return int(SHARE_MORE * connections) + FEW_MORE
 
 
 def prepare_open_connections(folder: Path, workers: int) -> None:
@@ -128,9 +139,10 @@ class Acceptor:
     def _listen(self) -> None:
         self._loop.add_reader(self._listener, self._take)
 
-    def _take(self, *, is_patient: bool = True) -> None:
-        for _ in range(TAKEN_IN_A_TURN):
-            if is_patient and self._open_connections.another_has_fewer():
+    def _take(self, due: int = 0) -> None:
+        """Take who waits: so many although another process has fewer, and then no more than are rather its own."""
+        for taken in range(TAKEN_IN_A_TURN):
+            if taken >= due and self._open_connections.another_has_fewer():
                 self._pause_for(PATIENCE)
                 return
             try:
@@ -148,7 +160,7 @@ class Acceptor:
 
     def _resume(self) -> None:
         self._listen()
-        self._take(is_patient=False)
+        self._take(self._open_connections.some_more)
 
     def _open(self, connection: socket.socket) -> None:
         self._open_connections.add(1)
