@@ -7,7 +7,8 @@ What a call costs by itself, and what a row adds, is learned from the calls, and
 call goes out beside others only when its rows outweigh what it costs by itself: an LSTM takes as long for one text as
 for eight, so that eight in one call are better than four and four. And whoever was answered together often asks again
 together: for a moment, worth less than a call, the next batch waits for as many. One client that asks time after time
-never waits.
+never waits. Large pictures are decoded one by one, and would go out so while others still keep all processors busy:
+whoever submits such a row says how long it may wait for those.
 """
 
 import asyncio
@@ -47,6 +48,8 @@ SHARE_FOR_COMPANY = 0.5
 """Of what a call costs by itself: for so long the next batch waits for those who were just answered …"""
 SECONDS_FOR_COMPANY = 0.01
 """… and no longer than this. Who has not asked again by then is not about to."""
+MOST_PATIENCE = 0.5
+"""Of the time that a row has left: the rest is for its call."""
 TICK = 0.001
 """Of the event loop's clock: an alarm that is nearer rings at once, again and again."""
 FULL = 0.5
@@ -69,6 +72,7 @@ def likeness(row: Row) -> int:
 class _Waiting(Generic[Answer]):
     row: Row
     deadline: float
+    patient_until: float
     answer: asyncio.Future[Answer]
     stages: Stages
     is_queued: bool = True
@@ -150,13 +154,20 @@ class Batcher(Generic[Answer]):
         return self._waiting + self._rows_in_flight
 
     async def submit(
-        self, row: Row, *, deadline: float, ahead: int | None = None, stages: Stages | None = None
+        self,
+        row: Row,
+        *,
+        deadline: float,
+        patience: float = 0.0,
+        ahead: int | None = None,
+        stages: Stages | None = None,
     ) -> Answer:
         """One row → its answer.
 
         Args:
             row: as the preprocessor prepared it.
             deadline: by the event loop's clock; the caller gives up then, and so does the call to the model server.
+            patience: seconds for which it may wait for others that are on their way.
             ahead: rows of others that may come before, a request is never refused for its own; None: all that wait.
             stages: where it is noted how long the row waited, and how long its call took.
 
@@ -170,7 +181,11 @@ class Batcher(Generic[Answer]):
             self._forget_those_who_gave_up()
         self.check(deadline, ahead=ahead or 0)
         loop = asyncio.get_running_loop()
-        waiting: _Waiting[Answer] = _Waiting(row, deadline, loop.create_future(), {} if stages is None else stages)
+        now = loop.time()
+        patient_until = now + min(patience, MOST_PATIENCE * (deadline - now))
+        waiting: _Waiting[Answer] = _Waiting(
+            row, deadline, patient_until, loop.create_future(), {} if stages is None else stages
+        )
         if self._spans is not None:
             waiting.span = self._spans.current()
         self._queues[likeness(row)].append(waiting)
@@ -285,6 +300,7 @@ class Batcher(Generic[Answer]):
             until = 0.0 if is_worth_it or is_overtaken else max(call.overdue for call in sent)
         else:
             until = 0.0 if self._waiting >= self._company else self._company_until
+        until = max(until, min(waiting.patient_until for waiting in batch))
         # nobody waits for company until it is too late
         return min(until, min(waiting.deadline for waiting in batch) - HEADROOM * cost.foretell(rows))
 

@@ -239,11 +239,13 @@ class Classifier:
             version.batcher.check(deadline, ahead=ahead.predict)
         start = perf_counter()
         trouble: Problem | None = None
+        patience = 0.0
         try:
             # a small input costs less here than the way to a thread would; a large one would hold up everybody else
             row = version.preprocessor.prepare_quickly(raw)
             if row is None:
                 row, remarks = await self._prepare_in_thread(version.preprocessor, raw, deadline, ahead.decode)
+                patience = self._decoders.patience
             else:
                 remarks = version.preprocessor.remarks(raw, row)
         except Problem as problem:
@@ -258,7 +260,9 @@ class Classifier:
             spent(stages, "decode", seconds)
             if self._spans is not None:
                 self._spans.stage("decode", seconds, within=self._spans.current(), error=trouble)
-        ranking = await version.batcher.submit(row, deadline=deadline, ahead=ahead.predict, stages=stages)
+        ranking = await version.batcher.submit(
+            row, deadline=deadline, patience=patience, ahead=ahead.predict, stages=stages
+        )
         if not ranking.is_finite:
             return Unavailable(f"{self.model.name} has no answer to this: its probabilities are not numbers.")
         answer = _answer(version.contract.labels, ranking.best(wanted.top_k)) | remarks

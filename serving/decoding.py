@@ -58,6 +58,14 @@ class Decoders:
         """Whether a further piece would wait for a thread."""
         return self.waiting >= self._threads
 
+    @property
+    def patience(self) -> float:
+        """Seconds for which others are worth waiting for, to go on together: while all threads are busy, one piece's.
+
+        In that time each of them brings one; and what goes on by itself would only take processors from them.
+        """
+        return self._pace.foretell(1) if self.is_busy else 0.0
+
     async def run(self, work: Callable[[], Prepared], *, deadline: float, ahead: int) -> Prepared:
         """Do a piece of work on one of the threads. Whoever gives up before it began costs no thread's time.
 

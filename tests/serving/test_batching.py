@@ -91,6 +91,26 @@ def test_a_lone_row_goes_out_at_once_and_what_comes_meanwhile_is_the_next_batch(
     asyncio.run(scenario())
 
 
+def test_who_is_patient_goes_with_those_on_their_way_and_alone_where_none_come() -> None:
+    async def scenario() -> None:
+        server = Server()
+        queue = batcher(server, max_batch_size=8)
+        patient = [asyncio.create_task(queue.submit(row(value), deadline=FAR, patience=60)) for value in range(2)]
+        await settled()
+        assert server.calls == []
+        await asyncio.gather(queue.submit(row(2), deadline=FAR), *patient)
+        assert server.calls == [3]
+        await asyncio.gather(*(queue.submit(row(value), deadline=FAR, patience=60) for value in range(8)))
+        assert server.calls == [3, 8]  # none could come along
+        await queue.submit(row(0), deadline=FAR, patience=0.01)
+        deadline = asyncio.get_running_loop().time() + 0.2
+        await queue.submit(row(0), deadline=deadline, patience=60)
+        assert server.calls == [3, 8, 1, 1]
+        assert asyncio.get_running_loop().time() < deadline
+
+    asyncio.run(scenario())
+
+
 def test_no_batch_is_larger_than_the_limit() -> None:
     async def scenario() -> None:
         server = Server()
