@@ -213,8 +213,7 @@ class LimitedConnection(HttpToolsProtocol):
         if self._body_of is not None:
             self._body_of.more_body = self._body_to_come > 0
             if not self._body_of.response_complete:
-                self._body_of.body += data[:size]
-                self._body_of.set()
+                self._body_of.take(data[:size])
         return data[size:]
 
     def _give_sender_up(self) -> None:

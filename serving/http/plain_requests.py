@@ -11,13 +11,12 @@ from typing import NamedTuple
 
 from starlette.types import Scope
 
-from serving.classification import LARGE_PICTURE
 from serving.http.api_keys import ApiKeys
 from serving.http.endpoints import Endpoint
 from serving.http.guard import holder_of
 from serving.http.headers import BY_NAME, by_name
 from serving.http.middleware import request_id_of
-from serving.http.requests import parse_query, timeout_of
+from serving.http.requests import is_large_picture, kind_of, parse_query, timeout_of
 from serving.http.schemas import Options
 from serving.problems import Problem
 from serving.settings import Settings
@@ -60,6 +59,7 @@ class Head:
         options: what the query says.
         content_type: as the client wrote it; empty for none.
         length: bytes of the body.
+        is_large_picture: whether that is a picture which a thread will decode.
         timeout: seconds that the request may take.
         headers: by their names in lower case.
     """
@@ -68,6 +68,7 @@ class Head:
     options: Options
     content_type: str
     length: int
+    is_large_picture: bool
     timeout: float
     headers: dict[bytes, list[bytes]]
 
@@ -118,7 +119,6 @@ class PlainRequests:
         self._endpoints = {endpoint.path.encode(): endpoint for endpoint in endpoints}
         self._settings = settings
         self._elsewhere = ELSEWHERE | {b"origin"} if settings.cors_origins else ELSEWHERE
-        self._longest_body = min(settings.max_body_bytes, LARGE_PICTURE - 1)
         self._heads: dict[bytes, Head] = {}
 
     def read(self, sent: bytes) -> PlainRequest | None:
@@ -160,7 +160,7 @@ class PlainRequests:
         if endpoint is None or not self._are_plain(headers):
             return None
         (length,) = headers.get(b"content-length", [b""])
-        if not (length.isdigit() and len(length) <= MOST_DIGITS and int(length) <= self._longest_body):
+        if not (length.isdigit() and len(length) <= MOST_DIGITS and int(length) <= self._settings.max_body_bytes):
             return None
         content_type = headers.get(b"content-type", [b""])[0].decode("latin-1")
         if not endpoint.takes(content_type):
@@ -172,6 +172,7 @@ class PlainRequests:
                 parse_query(parts[2] or b"", endpoint.options),
                 content_type,
                 int(length),
+                is_large_picture(kind_of(content_type), int(length)),
                 timeout_of(timeout[0].decode("latin-1") if timeout else None, self._settings.deadline_seconds),
                 headers,
             )

@@ -97,7 +97,7 @@ class PlainWay:
         self._bodies.hold(len(request.body))
         try:
             with Deadline(scope["state"]["task"], head.timeout, self._settings.deadline_seconds) as deadline:
-                head.endpoint.classifier.check(deadline.at, is_large_picture=False)
+                head.endpoint.classifier.check(deadline.at, is_large_picture=head.is_large_picture)
                 if request.body:
                     self._bodies.check()
                 if request.bytes_to_come:

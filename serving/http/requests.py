@@ -17,6 +17,7 @@ from starlette.datastructures import FormData, QueryParams, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
+from serving.classification import LARGE_PICTURE
 from serving.http.alarms import alarms_of
 from serving.http.headers import announced_length, header, header_values
 from serving.http.schemas import Options, Texts
@@ -246,16 +247,19 @@ def is_picture(kind: str) -> bool:
     return kind.startswith("image/") or kind in {"", "application/octet-stream"}
 
 
-def announces_picture(request: Request, size: int) -> bool:
-    """Whether the whole body is one picture, of so many bytes or more, as the headers say.
+def announces_large_picture(request: Request) -> bool:
+    """Whether the whole body is one large picture, as the headers say.
 
     Raises:
         BadRequest: two headers name one media type each.
     """
-    if announced_length(request.scope) < size:
-        return False
-    kind = media_type(request)
-    return kind.startswith("image/") or kind == "application/octet-stream"
+    length = announced_length(request.scope)
+    return length >= LARGE_PICTURE and is_large_picture(media_type(request), length)
+
+
+def is_large_picture(kind: str, length: int) -> bool:
+    """Whether a body of this media type and of so many bytes is a picture that a thread will decode."""
+    return length >= LARGE_PICTURE and (kind.startswith("image/") or kind == "application/octet-stream")
 
 
 async def read_body(request: Request) -> bytes:

@@ -56,7 +56,7 @@ class _Verdict:
 
 
 class Shedder:
-    """Refuses requests for one small item each, for which there would be no answer in time.
+    """Refuses requests for one item each, for which there would be no answer in time.
 
     Args:
         endpoints: whose requests are refused.

@@ -3,7 +3,7 @@
 import pytest
 from starlette.requests import Request
 
-from serving.http.requests import announces_picture
+from serving.http.requests import announces_large_picture
 
 
 @pytest.mark.parametrize(
@@ -11,7 +11,7 @@ from serving.http.requests import announces_picture
     [
         ({"content-type": "image/jpeg", "content-length": "700000"}, True),
         ({"content-type": "application/octet-stream", "content-length": "700000"}, True),
-        ({"content-type": "image/jpeg", "content-length": "600000"}, False),
+        ({"content-type": "image/jpeg", "content-length": "500000"}, False),
         ({"content-type": "image/jpeg"}, False),
         ({"content-type": "image/jpeg", "content-length": "-7"}, False),
         # of many items each may be small
@@ -22,4 +22,4 @@ from serving.http.requests import announces_picture
 )
 def test_only_a_large_picture_that_is_the_whole_body_is_announced(headers: dict[str, str], *, announces: bool) -> None:
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    assert announces_picture(Request({"type": "http", "headers": raw}), 650_000) == announces
+    assert announces_large_picture(Request({"type": "http", "headers": raw})) == announces

@@ -47,6 +47,13 @@ def test_what_a_request_says_is_read() -> None:
     assert scope["state"] == {"model": "lstm", "client": None, "request_id": "mine"}
 
 
+@pytest.mark.parametrize(("length", "is_large"), [(LARGE_PICTURE - 1, False), (LARGE_PICTURE, True)])
+def test_a_large_picture_is_known_before_it_comes(length: int, *, is_large: bool) -> None:
+    request = read(PICTURE.replace(b": 3", b": %d" % length))
+    assert request is not None
+    assert request.head.is_large_picture == is_large
+
+
 def test_a_head_that_comes_again_is_read_again() -> None:
     plain = reader()
     first, second = plain.read(PLAIN), plain.read(PLAIN.replace(TEXT, b'{"text":"b"}'))
@@ -107,7 +114,7 @@ NOT_PLAIN = {
     "of a form": PLAIN.replace(b"application/json", b"multipart/form-data; boundary=x"),
     "of a query that is none": PLAIN.replace(b"-text ", b"-text?top_k=0 "),
     "of a time that is none": with_header(b"X-Request-Timeout: soon"),
-    "that is large": PICTURE.replace(b": 3", b": %d" % LARGE_PICTURE),
+    "that is over the limit": PICTURE.replace(b": 3", b": %d" % (Settings().max_body_bytes + 1)),
 }
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import hashlib
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -13,18 +14,18 @@ import pytest
 import uvloop
 from uvicorn.server import ServerState
 
-from serving.classification import Classification, Classifier
+from serving.classification import LARGE_PICTURE, Classification, Classifier
 from serving.http.connections import LINGER_SECONDS, PLAIN_WAY, limited_connection
-from serving.http.endpoints import text_endpoint
+from serving.http.endpoints import image_endpoint, text_endpoint
 from serving.http.exchange import Exchange
 from serving.http.middleware import Bodies
 from serving.http.plain_way import PlainWay
 from serving.metrics import Metrics
-from serving.problems import Unprocessable
+from serving.problems import Overloaded, Unprocessable
 from serving.settings import Settings
 from serving.tracing import TRACEPARENT
 from serving.turns import Turns
-from tests.serving.plain_requests import PLAIN, TEXT, Named, with_header
+from tests.serving.plain_requests import PICTURE, PLAIN, TEXT, Named, with_header
 from tests.serving.test_exchange import answering, serve
 
 DEADLINE = 0.5
@@ -47,16 +48,21 @@ class Reader:
     queued: int = 0
     traces: list[str | None] = field(default_factory=list)
     was_given_up: bool = False
+    decodes: bool = True
 
-    def check(self, *_: object, **__: object) -> None: ...
+    def check(self, _: float, *, is_large_picture: bool) -> None:
+        if is_large_picture and not self.decodes:
+            raise Overloaded("Pictures wait to be decoded already.", retry_after=1)
 
     def encoding(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    async def classify(self, items: Sequence[str], **_: object) -> Classification:
+    async def classify(self, items: Sequence[str | bytes], **_: object) -> Classification:
         self.traces.append(TRACEPARENT.get())
         (text,) = items
         match text:
+            case bytes():
+                text = hashlib.sha256(text).hexdigest()
             case "slow":
                 await asyncio.sleep(0.2)
             case "never":
@@ -94,7 +100,8 @@ async def served(
 ) -> AsyncIterator[Served]:
     reader, metrics, bodies = Reader(), Metrics(), Bodies(most_bytes)
     given = Settings(deadline_seconds=deadline, **settings)
-    endpoints = [text_endpoint(cast("Classifier", reader))]
+    classifier = cast("Classifier", reader)
+    endpoints = [text_endpoint(classifier), image_endpoint(classifier)]
     way = PlainWay(endpoints, keys=None, turns=Turns(), bodies=bodies, metrics=metrics, settings=given)
     server, state = await serve(limited_connection(given), answering(b"app"), {PLAIN_WAY: way}, timeout_keep_alive=idle)
     opened: list[asyncio.StreamWriter] = []
@@ -325,6 +332,28 @@ def test_who_asks_nothing_more_is_let_go() -> None:
             writer.write(PLAIN)
             assert (await read(reader))[0] == 200
             assert await asyncio.wait_for(reader.read(), 10) == b""
+
+    run(scenario())
+
+
+def test_a_large_picture_is_whole_or_refused_before_its_bytes_come_and_its_connection_goes_on() -> None:
+    async def scenario() -> None:
+        picture = b"".join(b"%07d" % number for number in range(3 * LARGE_PICTURE // 7))
+        head = PICTURE.replace(b"Length: 3", b"Length: %d" % len(picture))
+        async with served(most_bytes=len(picture)) as server:
+            reader, writer = await server.connect()
+            for decodes in (True, False, True):
+                server.reader.decodes = decodes
+                writer.write(head + picture[:1000])
+                if not decodes:
+                    assert (await read(reader))[0] == 429
+                    assert server.counted(429)
+                writer.write(picture[1000:])
+                if decodes:
+                    _, _, document = await read(reader)
+                    assert document["label"] == hashlib.sha256(picture).hexdigest()
+            writer.write(PLAIN)
+            assert (await read(reader))[2]["label"] == "a"
 
     run(scenario())
 

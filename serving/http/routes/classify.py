@@ -6,10 +6,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from serving.classification import LARGE_PICTURE
 from serving.http.endpoints import Endpoint
 from serving.http.errors import documented
-from serving.http.requests import announces_picture, deadline_of, query
+from serving.http.requests import announces_large_picture, deadline_of, query
 from serving.http.schemas import ImageOptions, ManyAnswers, Options, SingleAnswer
 from serving.problems import (
     BadRequest,
@@ -180,7 +179,7 @@ async def _classify(request: Request, endpoint: Endpoint, settings: Settings) ->
     request.scope["state"]["model"] = endpoint.classifier.model.name
     asked = query(request, endpoint.options)
     with deadline_of(request, settings.deadline_seconds) as deadline:
-        endpoint.classifier.check(deadline.at, is_large_picture=announces_picture(request, LARGE_PICTURE))
+        endpoint.classifier.check(deadline.at, is_large_picture=announces_large_picture(request))
         items = await endpoint.read(request, max_items=settings.max_items)
         deadline.body_has_come()
         return await endpoint.answer(request.scope, asked, items, deadline)
