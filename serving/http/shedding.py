@@ -26,7 +26,9 @@ from serving.problems import Overloaded
 from serving.turns import Turns
 
 CROWD = 64
-"""Items that wait, or were let in since: while there are fewer, the door stands open."""
+"""Items that wait, or were let in since: while there are fewer, the door stands open …"""
+CROWD_SECONDS = 0.05
+"""… if their turns take no longer than this: of larger pictures few are a crowd."""
 ID = "0123456789abcdef" * 2
 """Stands for a request's id in what is made for many of them, and is as long as those that we make."""
 
@@ -79,7 +81,7 @@ class Shedder:
             queued = [endpoint.classifier.queued for endpoint in self._strains]
             self._waiting = self._turns.waiting + sum(queued)
             asyncio.get_running_loop().call_soon(self._end_turn)
-        if self._waiting + self._let_in >= CROWD:
+        if self._waiting + self._let_in >= CROWD or self._turns.foretell(self._let_in) >= CROWD_SECONDS:
             return False
         self._let_in += 1
         return True

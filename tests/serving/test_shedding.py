@@ -11,7 +11,7 @@ from serving.classification import Classifier, Forecast
 from serving.http.endpoints import image_endpoint, text_endpoint
 from serving.http.middleware import ACCEPTABLE_ID
 from serving.http.plain_requests import PlainRequests
-from serving.http.shedding import CROWD, Shedder
+from serving.http.shedding import CROWD, CROWD_SECONDS, Shedder
 from serving.metrics import Metrics
 from serving.pace import HEADROOM, STRAINED_SECONDS
 from serving.settings import Settings
@@ -37,17 +37,23 @@ class Busy:
 
 @dataclass
 class InTurn:
-    """Stands for the turns: how many wait for theirs."""
+    """Stands for the turns: how many wait for theirs, and how long each takes."""
 
     waiting: int = 0
+    seconds: float = 0.0
+
+    def foretell(self, to_come: int) -> float:
+        return self.seconds * (self.waiting + to_come)
 
 
 class Door:
     """What plain requests come to."""
 
-    def __init__(self, busy: Busy, *, idle: Busy | None = None, in_turn: int = 0, deadline: float = WAIT) -> None:
+    def __init__(
+        self, busy: Busy, *, idle: Busy | None = None, in_turn: InTurn | None = None, deadline: float = WAIT
+    ) -> None:
         endpoints = [text_endpoint(cast("Classifier", busy)), image_endpoint(cast("Classifier", idle or busy))]
-        turns: Any = InTurn(in_turn)
+        turns: Any = in_turn or InTurn()
         self.shedder = Shedder(endpoints, turns=turns, metrics=Metrics())
         self._requests = PlainRequests(endpoints, keys=None, settings=Settings(deadline_seconds=deadline))
 
@@ -140,13 +146,14 @@ def test_a_model_that_is_full_costs_the_other_nothing() -> None:
     asyncio.run(scenario())
 
 
-def test_the_door_stands_open_until_a_crowd_has_come() -> None:
+@pytest.mark.parametrize(("seconds", "crowd"), [(0.0, CROWD), (0.0025, 5 + CROWD_SECONDS / 0.0025)])
+def test_the_door_stands_open_until_a_crowd_has_come(seconds: float, crowd: float) -> None:
     async def scenario() -> None:
-        door = Door(Busy(queued=3), idle=Busy(queued=2), in_turn=4)
+        door = Door(Busy(queued=3), idle=Busy(queued=2), in_turn=InTurn(4, seconds))
         let_in = 0
         while door.shedder.lets_in():
             let_in += 1
-        assert let_in == CROWD - 9
+        assert let_in == crowd - 9
         await asyncio.sleep(0)  # they wait now, and are not counted twice
         assert door.shedder.lets_in()
 
