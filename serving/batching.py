@@ -7,8 +7,8 @@ What a call costs by itself, and what a row adds, is learned from the calls, and
 call goes out beside others only when its rows outweigh what it costs by itself: an LSTM takes as long for one text as
 for eight, so that eight in one call are better than four and four. And whoever was answered together often asks again
 together: for a moment, worth less than a call, the next batch waits for as many. One client that asks time after time
-never waits. Large pictures are decoded one by one, and would go out so while others still keep all processors busy:
-whoever submits such a row says how long it may wait for those.
+never waits. Large pictures are decoded one by one, and would go out so while others keep all processors busy: whoever
+submits such a row says how long it may wait for those.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ SHARE_FOR_COMPANY = 0.5
 SECONDS_FOR_COMPANY = 0.01
 """… and no longer than this. Who has not asked again by then is not about to."""
 MOST_PATIENCE = 0.5
-"""Of the time that a row has left: the rest is for its call."""
+"""Of the time that a row can spare before its call."""
 TICK = 0.001
 """Of the event loop's clock: an alarm that is nearer rings at once, again and again."""
 FULL = 0.5
@@ -103,6 +103,9 @@ class Batcher(Generic[Answer]):
         max_in_flight: calls at once.
         metrics: where it is measured.
         spans: what traces it, or None.
+
+    Attributes:
+        coming: rows that threads prepare for it; counted by whoever has them prepared.
     """
 
     def __init__(
@@ -135,6 +138,7 @@ class Batcher(Generic[Answer]):
         self._rows_in_flight = 0
         self._company = 0
         self._company_until = 0.0
+        self.coming = 0
         self._dispatch_is_due = False
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -167,7 +171,7 @@ class Batcher(Generic[Answer]):
         Args:
             row: as the preprocessor prepared it.
             deadline: by the event loop's clock; the caller gives up then, and so does the call to the model server.
-            patience: seconds for which it may wait for others that are on their way.
+            patience: seconds for which it may wait for those who are coming.
             ahead: rows of others that may come before, a request is never refused for its own; None: all that wait.
             stages: where it is noted how long the row waited, and how long its call took.
 
@@ -182,7 +186,8 @@ class Batcher(Generic[Answer]):
         self.check(deadline, ahead=ahead or 0)
         loop = asyncio.get_running_loop()
         now = loop.time()
-        patient_until = now + min(patience, MOST_PATIENCE * (deadline - now))
+        spare = deadline - now - HEADROOM * self._pace.foretell(1)
+        patient_until = now + min(patience, MOST_PATIENCE * spare)
         waiting: _Waiting[Answer] = _Waiting(
             row, deadline, patient_until, loop.create_future(), {} if stages is None else stages
         )

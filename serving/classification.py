@@ -11,7 +11,6 @@ from serving.batching import Row, Stages, spent
 from serving.decoding import Decoders
 from serving.explanation import Explanation, overlay
 from serving.metrics import Metrics
-from serving.preprocessing import Preprocessor
 from serving.problems import BadRequest, Overloaded, Problem, TooLarge, Unavailable, UnknownVersion
 from serving.proving import Version
 from serving.traffic import Traffic
@@ -22,8 +21,9 @@ if TYPE_CHECKING:  # OpenTelemetry is an extra
     from serving.spans import Spans
 
 MAX_TAKEOVERS = 3
-LARGE_PICTURE = 512 * 1024
-"""Bytes of one that is decoded in a thread, whatever its format."""
+PATIENCE = 1.5
+"""Times what it took to prepare a row, it waits for those that keep all threads busy, to share a call with them: each
+thread brings one in that time, and calls of their own would only take processors from the others."""
 MAX_EXPLAINED = 16
 """Items of one request that are explained: each costs about as much as a hundred that are not."""
 
@@ -244,8 +244,7 @@ class Classifier:
             # a small input costs less here than the way to a thread would; a large one would hold up everybody else
             row = version.preprocessor.prepare_quickly(raw)
             if row is None:
-                row, remarks = await self._prepare_in_thread(version.preprocessor, raw, deadline, ahead.decode)
-                patience = self._decoders.patience
+                row, remarks, patience = await self._prepare_in_thread(version, raw, deadline, ahead.decode)
             else:
                 remarks = version.preprocessor.remarks(raw, row)
         except Problem as problem:
@@ -295,14 +294,24 @@ class Classifier:
         return {"label": label, "score": round(explanation.score, 6), **told}
 
     async def _prepare_in_thread(
-        self, preprocessor: Preprocessor, raw: bytes | str, deadline: float, ahead: int
-    ) -> tuple[Row, dict[str, Any]]:
-        def prepare() -> tuple[Row, dict[str, Any]]:
+        self, version: Version, raw: bytes | str, deadline: float, ahead: int
+    ) -> tuple[Row, dict[str, Any], float]:
+        """A raw item → its row, what is remarked on it, and the seconds for which it may wait for others."""
+        preprocessor, batcher = version.preprocessor, version.batcher
+
+        def prepare() -> tuple[Row, dict[str, Any], float]:
+            start = perf_counter()
             row = preprocessor.prepare(raw)
-            return row, preprocessor.remarks(raw, row)
+            return row, preprocessor.remarks(raw, row), perf_counter() - start
 
         # meanwhile, while it waited for its turn, those before it may have been done
-        return await self._decoders.run(prepare, deadline=deadline, ahead=min(ahead, self._decoders.waiting))
+        ahead = min(ahead, self._decoders.waiting)
+        batcher.coming += 1
+        try:
+            row, remarks, seconds = await self._decoders.run(prepare, deadline=deadline, ahead=ahead)
+        finally:
+            batcher.coming -= 1
+        return row, remarks, PATIENCE * seconds if batcher.coming >= self._decoders.threads else 0.0
 
 
 def _answer(labels: Sequence[str], best: Sequence[tuple[int, float]]) -> dict[str, Any]:

@@ -43,11 +43,12 @@ class Decoders:
         threads: pieces of work at once.
 
     Attributes:
+        threads: pieces of work at once.
         waiting: pieces that are not done yet.
     """
 
     def __init__(self, threads: int) -> None:
-        self._threads = threads
+        self.threads = threads
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self.waiting = 0
         self._pace = Pace()
@@ -56,15 +57,7 @@ class Decoders:
     @property
     def is_busy(self) -> bool:
         """Whether a further piece would wait for a thread."""
-        return self.waiting >= self._threads
-
-    @property
-    def patience(self) -> float:
-        """Seconds for which others are worth waiting for, to go on together: while all threads are busy, one piece's.
-
-        In that time each of them brings one; and what goes on by itself would only take processors from them.
-        """
-        return self._pace.foretell(1) if self.is_busy else 0.0
+        return self.waiting >= self.threads
 
     async def run(self, work: Callable[[], Prepared], *, deadline: float, ahead: int) -> Prepared:
         """Do a piece of work on one of the threads. Whoever gives up before it began costs no thread's time.
@@ -101,7 +94,7 @@ class Decoders:
         now = asyncio.get_running_loop().time()
         seconds = deadline - now
         # with fewer ahead than that, a thread might have nothing to do until the next one comes
-        headroom = self._strain.headroom(now, seconds) if ahead >= KEPT_AHEAD * self._threads else HEADROOM
+        headroom = self._strain.headroom(now, seconds) if ahead >= KEPT_AHEAD * self.threads else HEADROOM
         try:
             self._check(seconds, ahead, headroom)
         except Overloaded:
@@ -109,7 +102,7 @@ class Decoders:
             raise
 
     def _check(self, seconds: float, ahead: int, headroom: float) -> None:
-        self._pace.check(ahead, seconds, "to be decoded", at_once=self._threads, headroom=headroom)
+        self._pace.check(ahead, seconds, "to be decoded", at_once=self.threads, headroom=headroom)
 
     def close(self) -> None:
         """End the threads; what has not begun is given up."""

@@ -183,7 +183,8 @@ class LimitedConnection(HttpToolsProtocol):
         self.expect_100_continue = False  # that was said by another request, if at all
         self.cycle = Exchange(self, request.scope(), keep_alive=True, on_end=self._end)
         self._expect_body(request.bytes_to_come, self.cycle)
-        self._start_asgi_task(self.cycle, functools.partial(way.answer, self.cycle, request))
+        self.cycle.take(request.body)
+        self._start_asgi_task(self.cycle, functools.partial(way.answer, self.cycle, request.head))
         return True
 
     def _shed(self, answer: bytes, body_to_come: int) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Exchange(RequestResponseCycle):
     response_complete = False
     chunked_encoding = None
     expected_content_length = 0
+    received = 0
+    """Bytes of the body that were received."""
 
     def __init__(
         self, connection: HttpToolsProtocol, scope: Any, *, keep_alive: bool, on_end: "Callable[[Exchange], None]"
@@ -52,6 +55,7 @@ class Exchange(RequestResponseCycle):
         self.keep_alive = keep_alive
         self.waiting_for_100_continue = connection.expect_100_continue
         self.body = bytearray()
+        self._pieces: list[bytes] = []
         self._has_news = False
         self._waits_for_news: asyncio.Event | None = None
         self._start: ASGISendEvent | None = None
@@ -68,8 +72,11 @@ class Exchange(RequestResponseCycle):
             self._waits_for_news.set()
 
     def take(self, piece: bytes) -> None:
-        """More of the body has come. Nearly always what came before was received already: nothing is copied then."""
-        self.body = self.body + piece if self.body else piece  # type: ignore[assignment]  # the server's grows in place
+        """More of the body has come, which the parser does not see."""
+        self._pieces.append(piece)
+        # until it is received; but the end of a connection is heard only while it is read
+        if self.more_body and sum(map(len, self._pieces)) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
         self.set()
 
     async def receive(self) -> "ASGIReceiveEvent":
@@ -87,7 +94,10 @@ class Exchange(RequestResponseCycle):
             self._has_news = False
         if self.disconnected or self.response_complete:
             return {"type": "http.disconnect"}
-        body, self.body = bytes(self.body), bytearray()
+        # of one piece nothing is copied, and most are received one by one
+        body = b"".join(self._pieces) if self._pieces else bytes(self.body)
+        self._pieces, self.body = [], bytearray()
+        self.received += len(body)
         return {"type": "http.request", "body": body, "more_body": self.more_body}
 
     async def send(self, message: "ASGISendEvent") -> None:
@@ -129,6 +139,7 @@ class Exchange(RequestResponseCycle):
         answer = whole_answer(status, headers, body)
         self.response_started = self.response_complete = True
         self.waiting_for_100_continue = False
+        self._pieces.clear()  # a connection has its last exchange until the next one
         self.transport.write(answer)
         self.set()
         if not self.keep_alive:

@@ -59,7 +59,7 @@ class Head:
         options: what the query says.
         content_type: as the client wrote it; empty for none.
         length: bytes of the body.
-        is_large_picture: whether that is a picture which a thread will decode.
+        is_large_picture: whether that is one picture which a thread will surely decode.
         timeout: seconds that the request may take.
         headers: by their names in lower case.
     """

@@ -24,8 +24,8 @@ from serving.http.middleware import (
     follow_trace,
     tell_request,
 )
-from serving.http.plain_requests import PlainRequest, PlainRequests
-from serving.http.requests import Deadline
+from serving.http.plain_requests import Head, PlainRequests
+from serving.http.requests import Deadline, Items
 from serving.http.shedding import Shedder
 from serving.metrics import Metrics
 from serving.problems import Problem
@@ -65,8 +65,8 @@ class PlainWay:
         self._metrics = metrics
         self._settings = settings
 
-    async def answer(self, exchange: Exchange, request: PlainRequest, *_: Any) -> None:
-        """Answer a request, of whose body some may still come. The server calls it as it calls an application."""
+    async def answer(self, exchange: Exchange, head: Head, *_: Any) -> None:
+        """Answer a request of this head, whose body may still come. The server calls it as it calls an application."""
         start = perf_counter()
         scope: Any = exchange.scope
         state = scope["state"]
@@ -75,7 +75,7 @@ class PlainWay:
         self._metrics.in_flight.add(1)
         status = HTTPStatus.INTERNAL_SERVER_ERROR.value
         try:
-            response = await self._respond(exchange, request)
+            response = await self._respond(exchange, head)
             if response is None:
                 status = CLIENT_CLOSED_REQUEST
             else:
@@ -89,22 +89,14 @@ class PlainWay:
             self._metrics.in_flight.add(-1)
             tell_request(self._metrics, scope, status, perf_counter() - start)
 
-    async def _respond(self, exchange: Exchange, request: PlainRequest) -> Response | None:
+    async def _respond(self, exchange: Exchange, head: Head) -> Response | None:
         """The response, whatever happens; None: the client has gone away."""
-        head = request.head
         scope: Any = exchange.scope
-        pieces = [request.body]
-        self._bodies.hold(len(request.body))
         try:
             with Deadline(scope["state"]["task"], head.timeout, self._settings.deadline_seconds) as deadline:
                 head.endpoint.classifier.check(deadline.at, is_large_picture=head.is_large_picture)
-                if request.body:
-                    self._bodies.check()
-                if request.bytes_to_come:
-                    await self._read_on(exchange, pieces)
+                items = await self._items(exchange, head)
                 deadline.body_has_come()
-                body = b"".join(pieces)
-                items = head.endpoint.items_in(head.content_type, body, max_items=self._settings.max_items)
                 return await head.endpoint.answer(scope, head.options, items, deadline)
         except Problem as problem:
             return problem_response(Request(scope), problem)
@@ -113,10 +105,11 @@ class PlainWay:
         except (Exception, asyncio.CancelledError) as failure:  # noqa: BLE001  # it is logged there
             return answer_to_failure(scope, failure)
         finally:
-            self._bodies.release(sum(map(len, pieces)))
+            self._bodies.release(exchange.received)
 
-    async def _read_on(self, exchange: Exchange, pieces: list[bytes]) -> None:
-        """Add what comes to the pieces of a body, until that is whole."""
+    async def _items(self, exchange: Exchange, head: Head) -> Items[Any]:
+        """The items of a request, when its body is whole; nothing but they is kept of that."""
+        pieces: list[bytes] = []
         more_body = True
         while more_body:
             message: Any = await exchange.receive()
@@ -126,3 +119,4 @@ class PlainWay:
             self._bodies.hold(len(message["body"]))
             self._bodies.check()
             more_body = message["more_body"]
+        return head.endpoint.items_in(head.content_type, b"".join(pieces), max_items=self._settings.max_items)

@@ -17,7 +17,6 @@ from starlette.datastructures import FormData, QueryParams, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from serving.classification import LARGE_PICTURE
 from serving.http.alarms import alarms_of
 from serving.http.headers import announced_length, header, header_values
 from serving.http.schemas import Options, Texts
@@ -45,6 +44,9 @@ ONE_TEXT = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"text"[ \t\n\r]*:[ \t\n\r]*"([^"\
 """A JSON body (RFC 8259) with one text, in which nothing is escaped, as nearly all are."""
 PLAIN_BODY = 64 * 1024
 """Bytes of one that can hold no more values than any request needs."""
+
+LARGE_PICTURE = 512 * 1024
+"""Bytes of one that is decoded in a thread, whatever its format."""
 
 REMEMBERED = 256
 """Queries and media types: the same few come again and again, and to read one takes longer than to find it. Headers'
@@ -248,17 +250,17 @@ def is_picture(kind: str) -> bool:
 
 
 def announces_large_picture(request: Request) -> bool:
-    """Whether the whole body is one large picture, as the headers say.
+    """As `is_large_picture`, of what a request's headers say.
 
     Raises:
-        BadRequest: two headers name one media type each.
+        BadRequest: two headers of a large one name one media type each.
     """
     length = announced_length(request.scope)
     return length >= LARGE_PICTURE and is_large_picture(media_type(request), length)
 
 
 def is_large_picture(kind: str, length: int) -> bool:
-    """Whether a body of this media type and of so many bytes is a picture that a thread will decode."""
+    """Whether a body of this media type and of so many bytes is one picture that a thread will surely decode."""
     return length >= LARGE_PICTURE and (kind.startswith("image/") or kind == "application/octet-stream")
 
 

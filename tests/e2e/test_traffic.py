@@ -15,7 +15,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from serving.classification import LARGE_PICTURE
+from serving.http.requests import LARGE_PICTURE
 from tests.e2e.conftest import Start
 from tests.e2e.processes import Service, gateway, model_server
 from tests.e2e.test_versions import PNG, QUICK, ask, traffic

@@ -102,11 +102,13 @@ def test_who_is_patient_goes_with_those_on_their_way_and_alone_where_none_come()
         assert server.calls == [3]
         await asyncio.gather(*(queue.submit(row(value), deadline=FAR, patience=60) for value in range(8)))
         assert server.calls == [3, 8]  # none could come along
-        await queue.submit(row(0), deadline=FAR, patience=0.01)
-        deadline = asyncio.get_running_loop().time() + 0.2
-        await queue.submit(row(0), deadline=deadline, patience=60)
+        now = asyncio.get_running_loop().time
+        begun = now()
+        await queue.submit(row(0), deadline=FAR, patience=0.05)
+        assert now() - begun >= 0.05
+        await queue.submit(row(0), deadline=(deadline := now() + 0.2), patience=60)
+        assert now() < deadline
         assert server.calls == [3, 8, 1, 1]
-        assert asyncio.get_running_loop().time() < deadline
 
     asyncio.run(scenario())
 

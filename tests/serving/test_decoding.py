@@ -3,7 +3,6 @@
 import asyncio
 import math
 import os
-import threading
 import time
 from pathlib import Path
 
@@ -46,23 +45,6 @@ def test_while_some_have_to_be_refused_the_queue_is_kept_short() -> None:
         await decoders.run(lambda: None, deadline=now() + 2, ahead=10)  # nor is anybody who was let in
         await asyncio.sleep(STRAINED_SECONDS + 0.1)
         decoders.check(deadline=now() + 2, ahead=10)
-        decoders.close()
-
-    asyncio.run(scenario())
-
-
-def test_others_are_worth_waiting_for_while_all_threads_are_busy_and_as_long_as_one_piece_takes() -> None:
-    async def scenario() -> None:
-        decoders = Decoders(2)
-        await decoders.run(lambda: time.sleep(0.1), deadline=math.inf, ahead=0)
-        assert decoders.patience == 0
-        may_end = threading.Event()
-        others = [asyncio.create_task(decoders.run(may_end.wait, deadline=math.inf, ahead=0)) for _ in range(2)]
-        await asyncio.sleep(0)
-        assert 0.1 <= decoders.patience < 1
-        may_end.set()
-        await asyncio.gather(*others)
-        assert decoders.patience == 0
         decoders.close()
 
     asyncio.run(scenario())

@@ -2,19 +2,22 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import httptools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.classification import LARGE_PICTURE, Classifier
 from serving.http.api_keys import ApiKeys
 from serving.http.endpoints import image_endpoint, text_endpoint
 from serving.http.plain_requests import REMEMBERED, PlainRequest, PlainRequests
+from serving.http.requests import LARGE_PICTURE
 from serving.settings import Settings
 from tests.serving.plain_requests import PICTURE, PLAIN, TEXT, Named, with_header
+
+if TYPE_CHECKING:
+    from serving.classification import Classifier
 
 DEADLINE = 60.0
 

@@ -14,12 +14,13 @@ import pytest
 import uvloop
 from uvicorn.server import ServerState
 
-from serving.classification import LARGE_PICTURE, Classification, Classifier
+from serving.classification import Classification, Classifier
 from serving.http.connections import LINGER_SECONDS, PLAIN_WAY, limited_connection
 from serving.http.endpoints import image_endpoint, text_endpoint
 from serving.http.exchange import Exchange
 from serving.http.middleware import Bodies
 from serving.http.plain_way import PlainWay
+from serving.http.requests import LARGE_PICTURE
 from serving.metrics import Metrics
 from serving.problems import Overloaded, Unprocessable
 from serving.settings import Settings
@@ -120,6 +121,14 @@ async def served(
         if state.tasks:
             await asyncio.wait(state.tasks)
         assert bodies._bytes == 0  # noqa: SLF001  # nothing else tells
+
+
+async def until(found: Callable[[], Any]) -> Any:
+    """What is found at last."""
+    async with asyncio.timeout(10):
+        while not (what := found()):  # noqa: ASYNC110  # what changes is the server's
+            await asyncio.sleep(0.01)
+    return what
 
 
 def asking(text: str) -> bytes:
@@ -354,6 +363,52 @@ def test_a_large_picture_is_whole_or_refused_before_its_bytes_come_and_its_conne
                     assert document["label"] == hashlib.sha256(picture).hexdigest()
             writer.write(PLAIN)
             assert (await read(reader))[2]["label"] == "a"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("end", ["gone", "late", "too much"])
+def test_of_a_large_picture_that_never_comes_whole_nothing_is_held(end: str) -> None:
+    async def scenario() -> None:
+        head = PICTURE.replace(b"Length: 3", b"Length: %d" % (8 * LARGE_PICTURE))
+        most = LARGE_PICTURE if end == "too much" else 8 * LARGE_PICTURE
+        async with served(most_bytes=most, deadline=DEADLINE if end == "late" else 60) as server:
+            reader, writer = await server.connect()
+            writer.write(head + bytes(4 * LARGE_PICTURE))
+            (connection,) = await until(lambda: list(server.state.connections))
+            exchange = cast("Exchange", (await until(lambda: connection.cycle)))
+            if end == "gone":
+                await until(lambda: exchange.received >= 4 * LARGE_PICTURE)
+                writer.transport.abort()
+            else:
+                assert (await read(reader))[0] == {"late": 408, "too much": 429}[end]
+            await until(lambda: not server.bodies._bytes)  # noqa: SLF001  # nothing else tells
+            assert not exchange._pieces  # noqa: SLF001  # as above
+            if end == "too much":
+                writer.write(bytes(4 * LARGE_PICTURE) + PLAIN)
+                assert (await read(reader))[2]["label"] == "a"
+
+    run(scenario())
+
+
+def test_of_a_large_body_no_more_is_read_than_is_received() -> None:
+    async def scenario() -> None:
+        async with served(most_bytes=64 * LARGE_PICTURE) as server:
+            reader, writer = await server.connect()
+            writer.write(PICTURE.replace(b"Length: 3", b"Length: %d" % (32 * LARGE_PICTURE)))
+            (connection,) = await until(lambda: list(server.state.connections))
+            exchange = cast("Exchange", (await until(lambda: connection.cycle)))
+            most = 0
+
+            def watch(piece: bytes) -> None:
+                nonlocal most
+                taken(piece)
+                most = max(most, sum(map(len, exchange._pieces)))  # noqa: SLF001  # nothing else tells
+
+            taken, exchange.take = exchange.take, watch  # type: ignore[method-assign]  # to look on
+            writer.write(bytes(32 * LARGE_PICTURE))
+            assert (await read(reader))[0] == 200
+            assert 0 < most <= LARGE_PICTURE
 
     run(scenario())
 
