@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable, Coroutine, Iterator, MutableSequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import pytest
 import uvicorn
@@ -208,11 +208,15 @@ async def serving(config: uvicorn.Config, listener: socket.socket) -> uvicorn.Se
     return server
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """A while, at most, until it holds."""
+Found = TypeVar("Found")
+
+
+async def until(condition: Callable[[], Found]) -> Found:
+    """A while, at most, until it holds → what it found."""
     async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110  # what changes is the server's
+        while not (found := condition()):  # noqa: ASYNC110  # what changes is the server's
             await asyncio.sleep(0.01)
+    return found
 
 
 def test_only_open_connections_are_waited_for_and_only_while_they_ask_nothing() -> None:

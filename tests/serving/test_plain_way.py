@@ -27,6 +27,7 @@ from serving.settings import Settings
 from serving.tracing import TRACEPARENT
 from serving.turns import Turns
 from tests.serving.plain_requests import PICTURE, PLAIN, TEXT, Named, with_header
+from tests.serving.test_accepting import until
 from tests.serving.test_exchange import answering, serve
 
 DEADLINE = 0.5
@@ -121,14 +122,6 @@ async def served(
         if state.tasks:
             await asyncio.wait(state.tasks)
         assert bodies._bytes == 0  # noqa: SLF001  # nothing else tells
-
-
-async def until(found: Callable[[], Any]) -> Any:
-    """What is found at last."""
-    async with asyncio.timeout(10):
-        while not (what := found()):  # noqa: ASYNC110  # what changes is the server's
-            await asyncio.sleep(0.01)
-    return what
 
 
 def asking(text: str) -> bytes:
@@ -376,7 +369,7 @@ def test_of_a_large_picture_that_never_comes_whole_nothing_is_held(end: str) -> 
             reader, writer = await server.connect()
             writer.write(head + bytes(4 * LARGE_PICTURE))
             (connection,) = await until(lambda: list(server.state.connections))
-            exchange = cast("Exchange", (await until(lambda: connection.cycle)))
+            exchange = cast("Exchange", (await until(lambda: cast("Any", connection).cycle)))
             if end == "gone":
                 await until(lambda: exchange.received >= 4 * LARGE_PICTURE)
                 writer.transport.abort()
@@ -397,7 +390,7 @@ def test_of_a_large_body_no_more_is_read_than_is_received() -> None:
             reader, writer = await server.connect()
             writer.write(PICTURE.replace(b"Length: 3", b"Length: %d" % (32 * LARGE_PICTURE)))
             (connection,) = await until(lambda: list(server.state.connections))
-            exchange = cast("Exchange", (await until(lambda: connection.cycle)))
+            exchange = cast("Exchange", (await until(lambda: cast("Any", connection).cycle)))
             most = 0
 
             def watch(piece: bytes) -> None:
