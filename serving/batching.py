@@ -365,11 +365,11 @@ class Batcher(Generic[Answer]):
         seconds = perf_counter() - sent
         # before they know: who asks again is to be waited for, and does not wait already
         self._company = min(len(batch) + self._waiting, self._max_batch_size)
-        self._learn(len(batch), likeness, seconds)
         for waiting, answer in zip(batch, answers, strict=True):
             spent(waiting.stages, self._stage, seconds)
             if not waiting.answer.done():
                 waiting.answer.set_result(answer)
+        asyncio.get_running_loop().call_soon(self._learn, len(batch), likeness, seconds)
 
     def _learn(self, rows: int, likeness: int, seconds: float, *, was_given_up: bool = False) -> None:
         """A call took so long. One that was given up would have taken longer: it tells nothing but of slowness."""

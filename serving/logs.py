@@ -13,6 +13,9 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii
 from typing import Any, Literal, TextIO
 
+WRITTEN_AFTER = 0.005
+"""Seconds until a request's line is written: whoever was just answered often asks again at once, and would wait for it.
+A process that is killed in between leaves no word of what it answered last."""
 STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -53,7 +56,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class Lines(logging.StreamHandler[TextIO]):
-    """Writes lines to standard error; those of requests together, once in a turn of the event loop."""
+    """Writes lines to standard error; those of requests a moment later, and together."""
 
     def __init__(self, style: TextFormatter | JsonFormatter) -> None:
         super().__init__()
@@ -62,10 +65,10 @@ class Lines(logging.StreamHandler[TextIO]):
         self._held: list[tuple[float, str, str, str, Mapping[str, Any]]] = []
 
     def hold(self, logger: str, message: str, told: Mapping[str, Any]) -> None:
-        """Have an event's line written at the end of this turn of the event loop."""
+        """Have an event's line written in a moment."""
         with self._locked():
             if not self._held:
-                asyncio.get_running_loop().call_soon(self.flush)
+                asyncio.get_running_loop().call_later(WRITTEN_AFTER, self.flush)
             self._held.append((time.time(), "INFO", logger, message, told))
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -1,32 +1,47 @@
-"""What a model answers, in the order of its probabilities."""
+"""What a model answers, in the order of its probabilities.
 
-from typing import NamedTuple
+In plain Python: what NumPy does around so little work costs more than the work, most of all when a single request comes
+and the processor has just done something else.
+"""
+
+import math
+from heapq import nlargest
 
 import numpy as np
 from numpy.typing import NDArray
 
+FEW_LABELS = 100
+"""So many are sorted faster than the first of them are picked out."""
 
-class Ranking(NamedTuple):
-    """One row's labels, best first; equal ones in the contract's order."""
 
-    order: NDArray[np.int64]
-    """Which labels, [labels]."""
-    probabilities: NDArray[np.float32]
-    """Theirs, [labels]."""
-    is_finite: bool
-    """Whether all of them are numbers."""
+class Ranking:
+    """One row's labels, best first; equal ones in the contract's order.
+
+    Args:
+        probabilities: of the labels, in the contract's order.
+    """
+
+    __slots__ = ("_probabilities",)
+
+    def __init__(self, probabilities: list[float]) -> None:
+        self._probabilities = probabilities
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all of them are numbers."""
+        return math.isfinite(sum(self._probabilities))
 
     def best(self, count: int) -> list[tuple[int, float]]:
         """The first so many labels, each with its probability."""
-        return list(zip(self.order[:count].tolist(), self.probabilities[:count].tolist(), strict=True))
+        probabilities = self._probabilities
+        labels, probability = range(len(probabilities)), probabilities.__getitem__
+        if len(probabilities) <= FEW_LABELS:
+            order = sorted(labels, key=probability, reverse=True)[:count]
+        else:
+            order = nlargest(count, labels, key=probability)
+        return [(label, probabilities[label]) for label in order]
 
 
 def rank(probabilities: NDArray[np.float32]) -> list[Ranking]:
-    """Probabilities, float32 [rows, labels] → each row's ranking.
-
-    Together, because for a single row what NumPy does around the work costs more than the work.
-    """
-    order = (-probabilities).argsort(axis=1, kind="stable")
-    ordered = probabilities[np.arange(len(order))[:, np.newaxis], order]
-    are_finite = np.logical_and.reduce(np.isfinite(probabilities), axis=1)
-    return [Ranking(*row) for row in zip(order, ordered, are_finite.tolist(), strict=True)]
+    """Probabilities, float32 [rows, labels] → each row's ranking."""
+    return list(map(Ranking, probabilities.tolist()))

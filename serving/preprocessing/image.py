@@ -183,7 +183,8 @@ class ImagePreprocessor:
 
     def collate(self, rows: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """Pixels of n pictures → uint8 [n, height, width, channels]."""
-        return np.stack(rows)
+        # of one nothing has to be copied, and to find that out takes NumPy as long as a small picture's decoding
+        return rows[0][np.newaxis] if len(rows) == 1 else np.stack(rows)
 
     def _check(self, encoded: bytes) -> PlainJpeg | None:
         """Refuse a file beyond a limit; the file, if it is a plain JPEG."""

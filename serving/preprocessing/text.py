@@ -108,6 +108,8 @@ class TextPreprocessor:
 
     def collate(self, rows: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
         """Ids of n texts → int32 [n, length of the longest], padded at the end with the pad id."""
+        if len(rows) == 1:
+            return rows[0][np.newaxis]  # there is nothing to pad
         batch = np.full((len(rows), max(map(len, rows))), self._spec.pad_id, dtype=np.int32)
         for row, ids in zip(batch, rows, strict=True):
             row[: len(ids)] = ids

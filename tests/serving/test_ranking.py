@@ -1,22 +1,27 @@
-"""Rankings of many rows at once are those of each row by itself."""
+"""Each row's labels, the best first, however many there are."""
 
 import numpy as np
+import pytest
 
-from serving.ranking import rank
+from serving.ranking import FEW_LABELS, rank
 
 
-def test_rows_are_ranked_each_by_itself() -> None:
-    probabilities = np.random.default_rng(7).dirichlet(np.ones(10), 50).astype(np.float32)
+@pytest.mark.parametrize("labels", [1, 10, FEW_LABELS, FEW_LABELS + 1, 1000])
+def test_rows_are_ranked_each_by_itself(labels: int) -> None:
+    probabilities = np.random.default_rng(7).dirichlet(np.ones(labels), 50).astype(np.float32)
     for row, ranking in zip(probabilities, rank(probabilities), strict=True):
         expected = sorted(enumerate(row.tolist()), key=lambda label: -label[1])
-        assert ranking.best(10) == expected
+        assert ranking.best(labels) == expected
         assert ranking.best(3) == expected[:3]
-        assert ranking.best(99) == expected
+        assert ranking.best(labels + 1) == expected
         assert ranking.is_finite
 
 
-def test_equal_ones_stand_in_the_contracts_order() -> None:
-    (ranking,) = rank(np.array([[0.25, 0.5, 0.25]], np.float32))
+@pytest.mark.parametrize("labels", [3, FEW_LABELS + 1])
+def test_equal_ones_stand_in_the_contracts_order(labels: int) -> None:
+    probabilities = np.full((1, labels), 0.25, np.float32)
+    probabilities[0, 1] = 0.5
+    (ranking,) = rank(probabilities)
     assert ranking.best(3) == [(1, 0.5), (0, 0.25), (2, 0.25)]
 
 
