@@ -56,6 +56,7 @@ class Measurement:
         p99: milliseconds that all but a hundredth took at most.
         failed: requests without a right answer.
         refused: those of them that were told to come back later.
+        refused_p50: milliseconds that half of the refusals took at most.
         refused_p99: milliseconds that all but a hundredth of the refusals took at most.
     """
 
@@ -64,6 +65,7 @@ class Measurement:
     p99: float
     failed: int
     refused: int = 0
+    refused_p50: float = 0.0
     refused_p99: float = 0.0
 
 
@@ -148,9 +150,9 @@ def open_loop(url: str, sent: Input, *, rate: float, seconds: float, deadline: f
     if not latencies:
         raise LoadProblem(f"{url} gave no right answer to {sent.name}.")
     p50, p99 = np.quantile(latencies, [0.5, 0.99]) * 1e3
-    refused_p99 = float(np.quantile(refusals, 0.99)) * 1e3 if refusals else 0.0
+    refused = np.quantile(refusals, [0.5, 0.99]) * 1e3 if refusals else (0.0, 0.0)
     failed = asked - len(latencies)
-    return Measurement(len(latencies) / took, float(p50), float(p99), failed, len(refusals), refused_p99)
+    return Measurement(len(latencies) / took, float(p50), float(p99), failed, len(refusals), *map(float, refused))
 
 
 class _Crowd:

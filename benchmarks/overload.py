@@ -64,7 +64,7 @@ def overload(server: Server, sent: Input, *, times: float, seconds: float, newes
 def table(overloads: Sequence[Overload]) -> str:
     """The overloads in Markdown."""
     columns = ["what", "server", "best rate", "offered", "answered", "of the best", "p99 of the answered", "refused"]
-    columns += ["p99 of the refusals", "failed otherwise", "memory"]
+    columns += ["p50, p99 of the refusals", "failed otherwise", "memory"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for one in overloads:
         measured = one.measured
@@ -72,7 +72,8 @@ def table(overloads: Sequence[Overload]) -> str:
         lines.append(
             f"| {one.what} | {one.server} | {one.best:,.0f}/s | {one.offered:,.0f}/s | {measured.rate:,.0f}/s "
             f"| {measured.rate / one.best:.0%} | {measured.p99:,.0f} ms | {measured.refused:,} "
-            f"| {measured.refused_p99:,.0f} ms | {measured.failed - measured.refused:,} | {memory} |"
+            f"| {measured.refused_p50:,.0f}, {measured.refused_p99:,.0f} ms "
+            f"| {measured.failed - measured.refused:,} | {memory} |"
         )
     return "\n".join(lines)
 

@@ -38,6 +38,7 @@ class Endpoint:
         read: a request → its items, whatever the body's type.
         takes: whether a body of this Content-Type is one that `items_in` can take apart.
         items_in: Content-Type and whole body → its items.
+        is_list: a body that `items_in` takes apart, as far as it has come → whether it holds many items.
     """
 
     path: str
@@ -46,6 +47,7 @@ class Endpoint:
     read: Callable[..., Awaitable[Items[Any]]]
     takes: Callable[[str], bool]
     items_in: Callable[..., Items[Any]]
+    is_list: Callable[[bytes], bool]
 
     async def answer(self, scope: Scope, asked: Options, items: Items[Any], deadline: Deadline) -> Response:
         """Classify the items of a request, whose body has come.
@@ -84,7 +86,10 @@ def image_endpoint(classifier: Classifier) -> Endpoint:
         del max_items  # there is one
         return Items([body], many=False)
 
-    return Endpoint(IMAGE_PATH, classifier, ImageOptions, read_images, takes, items_in)
+    def is_list(_: bytes) -> bool:
+        return False
+
+    return Endpoint(IMAGE_PATH, classifier, ImageOptions, read_images, takes, items_in, is_list)
 
 
 def text_endpoint(classifier: Classifier) -> Endpoint:
@@ -93,7 +98,10 @@ def text_endpoint(classifier: Classifier) -> Endpoint:
     def items_in(content_type: str, body: bytes, *, max_items: int) -> Items[str]:
         return texts_in(kind_of(content_type), body, max_items=max_items)
 
-    return Endpoint(TEXT_PATH, classifier, Options, read_texts, is_text, items_in)
+    def is_list(body: bytes) -> bool:
+        return b'"texts"' in body
+
+    return Endpoint(TEXT_PATH, classifier, Options, read_texts, is_text, items_in, is_list)
 
 
 class Answer(Response):

@@ -101,7 +101,7 @@ class Shedder:
         start = perf_counter()
         head = request.head
         # of a list whose beginning has not come one item is counted
-        if head.options.explain or head.options.version_label is not None or b'"texts"' in request.body:
+        if head.options.explain or head.options.version_label is not None or head.endpoint.is_list(request.body):
             return None
         now = asyncio.get_running_loop().time()
         asked = _Asked(head.endpoint, head.options.version)
