@@ -6,11 +6,11 @@ The modules of `tensorflow-serving-api` import `tensorflow.core.…_pb2`, and th
 one. It works as well where only the `_pb2` files of the two wheels are installed, as in the gateway's image.
 """
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
+
+from serving.bare_package import stand_in
 
 
 @contextmanager
@@ -18,12 +18,7 @@ def bare_tensorflow() -> Iterator[None]:
     if "tensorflow" in sys.modules:
         yield
         return
-    spec = importlib.util.find_spec("tensorflow")
-    if spec is None or spec.submodule_search_locations is None:
-        raise ModuleNotFoundError("the TensorFlow messages are missing: install the project's requirements (make)")
-    bare = ModuleType("tensorflow")
-    bare.__path__ = list(spec.submodule_search_locations)
-    sys.modules["tensorflow"] = bare
+    stand_in("tensorflow")
     try:
         yield
     finally:

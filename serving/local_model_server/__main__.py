@@ -15,6 +15,8 @@ from typing import NoReturn
 
 import grpc
 
+from serving.bare_package import stand_in
+
 from .config import ConfigError, Configuration
 
 _NOT_FOR_PRODUCTION = "for a laptop, a test or a demo, not for production: run TensorFlow Serving there"
@@ -129,9 +131,10 @@ def _serve(options: argparse.Namespace, stop: Event) -> None:
     address = _listen(server, options.address)
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # TensorFlow looks where Keras is and thereby imports it, which takes long, for nothing; the old one is not there
-    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    # TensorFlow takes seconds to import: what can go wrong without it has gone wrong by now.
+    # TensorFlow takes seconds to import, half of them for what runs no model: its public names. What can go wrong
+    # without it has gone wrong by now.
+    for package in ("tensorflow", "tensorflow.python"):
+        stand_in(package)
     from .repository import Repository  # noqa: PLC0415
     from .service import Service  # noqa: PLC0415
 

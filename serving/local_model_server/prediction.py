@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+from tensorflow.python.framework import errors
 
 from . import tensor
 from .servable import Servable, Signature
@@ -21,7 +21,7 @@ def predict(servable: Servable, request: Any, max_batch_size: int = 0) -> list[t
         Name, `DataType` and value of each output.
 
     Raises:
-        tf.errors.OpError: with TensorFlow Serving's status and text.
+        errors.OpError: with TensorFlow Serving's status and text.
     """
     signature = servable.signature(signature_name(request))
     arrays = _inputs(signature, request)
@@ -37,9 +37,9 @@ def signature_name(request: Any) -> str:
     return request.model_spec.signature_name or "serving_default"
 
 
-def invalid(text: str) -> tf.errors.InvalidArgumentError:
+def invalid(text: str) -> errors.InvalidArgumentError:
     """INVALID_ARGUMENT, with that text."""
-    return tf.errors.InvalidArgumentError(None, None, text)
+    return errors.InvalidArgumentError(None, None, text)
 
 
 def _inputs(signature: Signature, request: Any) -> list[np.ndarray[Any, Any]]:

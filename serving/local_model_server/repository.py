@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Condition, Event, Thread
 
-import tensorflow as tf
+from tensorflow.python.framework import errors
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 
 from .config import ConfigError, Configuration, ModelConfig
@@ -32,7 +32,7 @@ class _Version:
     number: int
     folder: Path
     state: int = ModelVersionStatus.START
-    error: tf.errors.OpError | None = None  # why it could not be loaded
+    error: errors.OpError | None = None  # why it could not be loaded
     aspired: bool = True
     gone: bool = False  # its folder was missing at a poll: what is there later is another life
     servable: Servable | None = None
@@ -89,8 +89,8 @@ class Repository:
             label: a version label.
 
         Raises:
-            tf.errors.InvalidArgumentError: there is no such label.
-            tf.errors.NotFoundError: that version is not AVAILABLE.
+            errors.InvalidArgumentError: there is no such label.
+            errors.NotFoundError: that version is not AVAILABLE.
         """
         with self._changed:
             found = self._find(model, version, label)
@@ -102,7 +102,7 @@ class Repository:
                 found.users -= 1
                 self._changed.notify_all()
 
-    def states(self, model: str) -> dict[int, tuple[int, tf.errors.OpError | None]]:
+    def states(self, model: str) -> dict[int, tuple[int, errors.OpError | None]]:
         """State, and the error if loading failed, of every version that this process has known, newest first."""
         with self._changed:
             versions = self._models[model].versions if model in self._models else []
@@ -163,13 +163,13 @@ class Repository:
         model = self._models.get(name)
         if label is not None:
             if model is None or label not in model.labels:
-                raise tf.errors.InvalidArgumentError(None, None, f"Unrecognized servable version label: {label}")
+                raise errors.InvalidArgumentError(None, None, f"Unrecognized servable version label: {label}")
             number = model.labels[label]
         available = [life for life in (model.versions if model else []) if _is_available(life)]
         fitting = [life for life in available if number is None or life.number == number]
         if not fitting:
             asked = f"Latest({name})" if number is None else f"Specific({name}, {number})"
-            raise tf.errors.NotFoundError(None, None, f"Servable not found for request: {asked}")
+            raise errors.NotFoundError(None, None, f"Servable not found for request: {asked}")
         return max(fitting, key=lambda life: life.number)
 
     def _aspire(self, model: _Model, present: Mapping[int, Path]) -> None:
@@ -219,7 +219,7 @@ class Repository:
                 return
         try:
             servable = self._warmed(model, life)
-        except tf.errors.OpError as error:
+        except errors.OpError as error:
             log.error(  # noqa: TRY400 # what is wrong is in the folder, not in the code that a traceback shows
                 "model %s version %d cannot be loaded: %s; once it is whole, take %s away and put it there again "
                 "(copy it beside, then rename it)",
@@ -239,7 +239,7 @@ class Repository:
         servable = Servable(life.folder)
         try:
             requests = warm_up(servable, life.folder, self._max_batch_size)
-        except tf.errors.OpError:
+        except errors.OpError:
             servable.close()
             raise
         log.info("model %s version %d: %d warm-up requests answered", model.config.name, life.number, requests)

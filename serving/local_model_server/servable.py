@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
-from tensorflow.core.protobuf.config_pb2 import CallableOptions
+from tensorflow.core.protobuf.config_pb2 import CallableOptions, ConfigProto, GPUOptions
+from tensorflow.python.client.session import Session
+from tensorflow.python.framework import dtypes, errors
+from tensorflow.python.framework.ops import Graph
+from tensorflow.python.platform.tf_logging import get_logger
+from tensorflow.python.saved_model import loader
 
 # It calls the session loader deprecated; TensorFlow Serving has no other.
-tf.get_logger().setLevel(logging.ERROR)
+get_logger().setLevel(logging.ERROR)
 
 # C++ names, which TensorFlow Serving's texts use, where they differ from Python's.
 _TYPE_NAMES = {"float16": "half", "float32": "float", "float64": "double"}
@@ -31,7 +35,7 @@ class Signature:
         self.inputs = sorted(definition.inputs)
         self.outputs = sorted(definition.outputs)
         self._session = session
-        self._dtypes = [tf.as_dtype(definition.inputs[name].dtype).as_numpy_dtype for name in self.inputs]
+        self._dtypes = [dtypes.as_dtype(definition.inputs[name].dtype).as_numpy_dtype for name in self.inputs]
         self._callables: dict[tuple[str, ...], Any] = {}
 
     def run(self, arrays: Sequence[np.ndarray[Any, Any]], outputs: Sequence[str] = ()) -> list[tuple[str, int, Any]]:
@@ -45,12 +49,12 @@ class Signature:
             Name, `DataType` and value of each output, in alphabetical order of the names.
 
         Raises:
-            tf.errors.OpError: an array has the wrong dtype or shape, or a kernel failed.
+            errors.OpError: an array has the wrong dtype or shape, or a kernel failed.
         """
         for position, (dtype, array) in enumerate(zip(self._dtypes, arrays, strict=True)):
             if array.dtype != dtype:
-                expected, provided = (tf.as_dtype(numpy_dtype).name for numpy_dtype in (dtype, array.dtype))
-                raise tf.errors.InvalidArgumentError(
+                expected, provided = (dtypes.as_dtype(numpy_dtype).name for numpy_dtype in (dtype, array.dtype))
+                raise errors.InvalidArgumentError(
                     None,
                     None,
                     f"Expects arg[{position}] to be {_TYPE_NAMES.get(expected, expected)} "
@@ -78,21 +82,21 @@ class Servable:
         signatures: by name; the definitions hold also those that only the loader calls (`__saved_model_init_op`).
 
     Raises:
-        tf.errors.OpError: the folder is no SavedModel that can be served, with TensorFlow Serving's code for that.
+        errors.OpError: the folder is no SavedModel that can be served, with TensorFlow Serving's code for that.
     """
 
     def __init__(self, folder: Path) -> None:
-        config = tf.compat.v1.ConfigProto(
+        config = ConfigProto(
             # Versions live side by side, and beside other programs of the same laptop: none takes a whole GPU.
-            gpu_options=tf.compat.v1.GPUOptions(allow_growth=True),
+            gpu_options=GPUOptions(allow_growth=True),
             # In the caller's thread: an LSTM is thousands of operations so small that handing them on costs more.
             inter_op_parallelism_threads=-1,
             # The gateway has two calls in flight, and they share the machine.
             intra_op_parallelism_threads=max(1, (os.cpu_count() or 1) // 2),
         )
-        self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
+        self._session = Session(graph=Graph(), config=config)
         try:
-            meta_graph = tf.compat.v1.saved_model.load(self._session, ["serve"], str(folder))
+            meta_graph = loader.load(self._session, ["serve"], str(folder))
             self.signatures = {
                 name: Signature(self._session, definition) for name, definition in meta_graph.signature_def.items()
             }
@@ -104,10 +108,10 @@ class Servable:
         """The signature of that name.
 
         Raises:
-            tf.errors.FailedPreconditionError: there is none.
+            errors.FailedPreconditionError: there is none.
         """
         if name not in self.signatures:
-            raise tf.errors.FailedPreconditionError(None, None, f'Serving signature key "{name}" not found.')
+            raise errors.FailedPreconditionError(None, None, f'Serving signature key "{name}" not found.')
         return self.signatures[name]
 
     def close(self) -> None:
@@ -115,18 +119,18 @@ class Servable:
         self._session.close()
 
 
-def _load_error(error: Exception, folder: Path) -> tf.errors.OpError:
+def _load_error(error: Exception, folder: Path) -> errors.OpError:
     """The status that TensorFlow Serving's loader, which is written in C++, gives where Python's raises `error`."""
     match error:
-        case tf.errors.OpError():
+        case errors.OpError():
             return type(error)(None, None, error.message.removeprefix("Graph execution error:\n\n"))
         case OSError() if (folder / "saved_model.pb").is_file():  # it is there, and does not parse
-            return tf.errors.OutOfRangeError(None, None, "Read less bytes than requested")
+            return errors.OutOfRangeError(None, None, "Read less bytes than requested")
         case OSError():
-            return tf.errors.NotFoundError(
+            return errors.NotFoundError(
                 None, None, f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {folder}"
             )
         case RuntimeError() | ValueError():  # no graph tagged "serve", no variables, an unknown kind of operation
-            return tf.errors.NotFoundError(None, None, str(error))
+            return errors.NotFoundError(None, None, str(error))
         case _:
-            return tf.errors.UnknownError(None, None, f"{type(error).__name__}: {error}")
+            return errors.UnknownError(None, None, f"{type(error).__name__}: {error}")

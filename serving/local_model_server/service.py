@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import grpc
-import tensorflow as tf
+from tensorflow.python.framework import errors
 from tensorflow_serving.apis.get_model_metadata_pb2 import (
     GetModelMetadataRequest,
     GetModelMetadataResponse,
@@ -60,7 +60,7 @@ class Service:
         ]
 
     def predict(self, request: Any) -> Any:
-        """Runs a signature of a version. Raises `tf.errors.OpError`."""
+        """Runs a signature of a version. Raises `errors.OpError`."""
         with self._servable(request) as (version, servable):
             outputs = predict(servable, request, self._max_batch_size)
         response = PredictResponse()
@@ -72,7 +72,7 @@ class Service:
         return response
 
     def model_metadata(self, request: Any) -> Any:
-        """The signatures of a version. Raises `tf.errors.OpError`."""
+        """The signatures of a version. Raises `errors.OpError`."""
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
         if not request.metadata_field:
@@ -91,7 +91,7 @@ class Service:
         return response
 
     def model_status(self, request: Any) -> Any:
-        """The states of one version or of all versions of a model. Raises `tf.errors.OpError`."""
+        """The states of one version or of all versions of a model. Raises `errors.OpError`."""
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
         spec = request.model_spec
@@ -99,10 +99,10 @@ class Service:
         if spec.HasField("version"):
             version = spec.version.value
             if version not in states:
-                raise tf.errors.NotFoundError(None, None, f"Could not find version {version} of model {spec.name}")
+                raise errors.NotFoundError(None, None, f"Could not find version {version} of model {spec.name}")
             states = {version: states[version]}
         if not states:
-            raise tf.errors.NotFoundError(None, None, f"Could not find any versions of model {spec.name}")
+            raise errors.NotFoundError(None, None, f"Could not find any versions of model {spec.name}")
         response = GetModelStatusResponse()
         for version, (state, error) in states.items():
             status = response.model_version_status.add(version=version, state=state)
@@ -133,7 +133,7 @@ def _with_status(behaviour: Callable[[Any], Any]) -> Callable[[Any, grpc.Service
     def handle(request: Any, context: grpc.ServicerContext) -> Any:
         try:
             return behaviour(request)
-        except tf.errors.OpError as error:
+        except errors.OpError as error:
             context.abort(_CODES[error.error_code], error.message)
 
     return handle

@@ -4,26 +4,26 @@ import math
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+from tensorflow.python.framework import dtypes, tensor_util
 
 # The field that holds the values of a dtype, and what they are seen as where the field's type is another one.
 _FIELDS: dict[Any, tuple[str, type | None]] = {
-    tf.float32: ("float_val", None),
-    tf.float64: ("double_val", None),
-    tf.float16: ("half_val", np.uint16),
-    tf.bfloat16: ("half_val", np.uint16),
-    tf.int8: ("int_val", None),
-    tf.int16: ("int_val", None),
-    tf.int32: ("int_val", None),
-    tf.uint8: ("int_val", None),
-    tf.uint16: ("int_val", None),
-    tf.int64: ("int64_val", None),
-    tf.uint32: ("uint32_val", None),
-    tf.uint64: ("uint64_val", None),
-    tf.bool: ("bool_val", None),
-    tf.string: ("string_val", None),
-    tf.complex64: ("scomplex_val", np.float32),
-    tf.complex128: ("dcomplex_val", np.float64),
+    dtypes.float32: ("float_val", None),
+    dtypes.float64: ("double_val", None),
+    dtypes.float16: ("half_val", np.uint16),
+    dtypes.bfloat16: ("half_val", np.uint16),
+    dtypes.int8: ("int_val", None),
+    dtypes.int16: ("int_val", None),
+    dtypes.int32: ("int_val", None),
+    dtypes.uint8: ("int_val", None),
+    dtypes.uint16: ("int_val", None),
+    dtypes.int64: ("int64_val", None),
+    dtypes.uint32: ("uint32_val", None),
+    dtypes.uint64: ("uint64_val", None),
+    dtypes.bool: ("bool_val", None),
+    dtypes.string: ("string_val", None),
+    dtypes.complex64: ("scomplex_val", np.float32),
+    dtypes.complex128: ("dcomplex_val", np.float64),
 }
 
 _MOST_ELEMENTS = 2**26
@@ -39,7 +39,7 @@ def read(proto: Any) -> np.ndarray[Any, Any]:
         ValueError: it is of an unknown dtype or rank, or its values do not fill its shape.
     """
     try:
-        dtype = tf.as_dtype(proto.dtype)
+        dtype = dtypes.as_dtype(proto.dtype)
         field, _ = _FIELDS[dtype]
     except (TypeError, KeyError) as error:
         raise ValueError(f"dtype {proto.dtype} is not read") from error
@@ -51,9 +51,9 @@ def read(proto: Any) -> np.ndarray[Any, Any]:
     if proto.tensor_content:
         return np.frombuffer(proto.tensor_content, dtype.as_numpy_dtype).reshape(shape)
     if not getattr(proto, field):
-        return np.full(shape, b"" if dtype == tf.string else 0, dtype.as_numpy_dtype)
+        return np.full(shape, b"" if dtype == dtypes.string else 0, dtype.as_numpy_dtype)
     try:
-        array: np.ndarray[Any, Any] = tf.make_ndarray(proto)
+        array: np.ndarray[Any, Any] = tensor_util.MakeNdarray(proto)
     except (OverflowError, TypeError) as error:
         raise ValueError(f"a value is not one of {dtype.name}") from error
     return array
@@ -70,7 +70,7 @@ def write(array: Any, dtype: int, proto: Any) -> None:
         proto: the TensorProto.
     """
     proto.dtype = dtype
-    field, seen_as = _FIELDS[tf.as_dtype(dtype)]
+    field, seen_as = _FIELDS[dtypes.as_dtype(dtype)]
     # Bytes as an array of dtype S would lose their trailing zeros.
     array = np.asarray(array, object if field == "string_val" else None)
     for size in array.shape:

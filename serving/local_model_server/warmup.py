@@ -6,8 +6,9 @@ Source of behaviour and texts: TensorFlow Serving, `servables/tensorflow/saved_m
 from collections.abc import Iterator
 from pathlib import Path
 
-import tensorflow as tf
 from google.protobuf.message import DecodeError
+from tensorflow.python.framework import errors
+from tensorflow.python.lib.io.tf_record import tf_record_iterator
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from .prediction import invalid, predict
@@ -29,7 +30,7 @@ def warm_up(servable: Servable, folder: Path, max_batch_size: int = 0) -> int:
         How many requests there were.
 
     Raises:
-        tf.errors.OpError: the file cannot be read, or a request fails: such a version is not to be served.
+        errors.OpError: the file cannot be read, or a request fails: such a version is not to be served.
     """
     path = folder / REQUESTS
     number = 0
@@ -46,7 +47,7 @@ def warm_up(servable: Servable, folder: Path, max_batch_size: int = 0) -> int:
                 pass
             case kind:  # TensorFlow Serving runs Classify, Regress and MultiInference too; here nobody answers them
                 field = PredictionLog.DESCRIPTOR.fields_by_name[kind]
-                raise tf.errors.UnimplementedError(None, None, f"Unsupported log_type for warmup: {field.number}")
+                raise errors.UnimplementedError(None, None, f"Unsupported log_type for warmup: {field.number}")
         number += 1
         if number > MOST_RECORDS:
             raise invalid(f"Number of warmup records exceeds the maximum ({MOST_RECORDS}) at {path}")
@@ -55,8 +56,8 @@ def warm_up(servable: Servable, folder: Path, max_batch_size: int = 0) -> int:
 
 def _records(path: Path) -> Iterator[bytes]:
     try:
-        yield from tf.compat.v1.io.tf_record_iterator(str(path))
-    except tf.errors.DataLossError as error:
-        raise tf.errors.DataLossError(
+        yield from tf_record_iterator(str(path))
+    except errors.DataLossError as error:
+        raise errors.DataLossError(
             None, None, f"{error.message}. Please verify your warmup data is in TFRecord format."
         ) from error
