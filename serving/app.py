@@ -36,7 +36,7 @@ from serving.http.routes.classify import classify_routes
 from serving.http.routes.health import health_routes
 from serving.http.routes.inference_protocol import inference_routes
 from serving.http.routes.models import model_routes
-from serving.logs import configure_logging
+from serving.logs import configure_logging, write_lines
 from serving.metrics import Metrics
 from serving.model_server import ModelServer
 from serving.settings import Settings
@@ -93,6 +93,7 @@ def create_app(settings: Settings) -> ASGIApp:
         decoders.close()
         if spans is not None:
             await spans.close()
+        write_lines()
 
     image, text = classifier(image_model), classifier(text_model)
     image_asked, text_asked = image_endpoint(image) if image else None, text_endpoint(text) if text else None

@@ -101,6 +101,12 @@ def log_request(logger: logging.Logger, told: Mapping[str, Any]) -> None:
             logger.info("request", extra=told)
 
 
+def write_lines() -> None:
+    """Write what is held: after this the process may end by a signal, which asks nobody."""
+    for handler in logging.root.handlers:
+        handler.flush()
+
+
 @lru_cache(maxsize=8)
 def _opening(at: int, level: str, logger: str, message: str) -> str:
     """What all lines of one kind and one second have in common."""

@@ -103,8 +103,9 @@ def test_a_signal_during_the_start_stops_it(repository: Path, start_gateway: Sta
     assert service.stop(signal.SIGTERM) == 0
 
 
-def test_accepted_requests_are_answered_before_the_end(repository: Path, start_gateway: Start) -> None:
-    service = start_gateway("--models", str(repository))
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_accepted_requests_are_answered_before_the_end(repository: Path, start_gateway: Start, workers: str) -> None:
+    service = start_gateway("--models", str(repository), "--workers", workers)
     service.wait_for(service.is_ready)
     host, port = service.url.removeprefix("http://").split(":")
     body = picture("red")
@@ -119,6 +120,7 @@ def test_accepted_requests_are_answered_before_the_end(repository: Path, start_g
         answer = connection.recv(65536)
     assert answer.startswith(b"HTTP/1.1 200")
     assert service.process.wait(30) == 0
+    assert '"path": "/classify-image", "status": 200' in service.log.read_text()
 
 
 def test_what_is_still_open_when_the_time_is_up_is_told_to_come_back(start_gateway: Start) -> None:
