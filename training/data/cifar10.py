@@ -5,7 +5,6 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -66,6 +65,8 @@ class ArrayUnpickler(pickle.Unpickler):
 
 
 def _download() -> tuple[Examples, Examples]:
+    import keras  # noqa: PLC0415  # takes seconds, for nothing where the data are here
+
     try:
         (train, train_labels), (test, test_labels) = keras.datasets.cifar10.load_data()
     except Exception as error:  # Keras raises bare Exception when the host cannot be reached

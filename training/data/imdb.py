@@ -3,7 +3,6 @@
 import hashlib
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from training.data import Dataset, Examples
@@ -76,6 +75,8 @@ def cut_films(examples: Examples, share: float, *, seed: int) -> tuple[Examples,
 
 
 def _download() -> Path:
+    import keras  # noqa: PLC0415  # takes seconds, for nothing where the data are here
+
     try:
         return Path(keras.utils.get_file("aclImdb_v1.tar.gz", ARCHIVE, file_hash=ARCHIVE_MD5, extract=True))
     except Exception as error:  # Keras raises bare Exception when the host cannot be reached
