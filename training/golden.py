@@ -8,15 +8,17 @@ import base64
 import unicodedata
 from collections.abc import Callable, Sequence
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from serving.contract import Golden, GoldenExample, ImageInput, TextInput
 from serving.preprocessing import TextPreprocessor, preprocessor_for
+
+if TYPE_CHECKING:  # it takes seconds to import, and pictures are encoded without it
+    import keras
 
 TOLERANCE = 0.02
 CLEAR = 0.1
@@ -26,7 +28,7 @@ Raw = bytes | str
 
 
 def golden(
-    model: keras.Model, spec: ImageInput | TextInput, plain: Sequence[Raw], odd: Sequence[Sequence[Raw]]
+    model: "keras.Model", spec: ImageInput | TextInput, plain: Sequence[Raw], odd: Sequence[Sequence[Raw]]
 ) -> Golden:
     """The contract's part.
 
@@ -37,6 +39,8 @@ def golden(
         odd: for each further example the candidates. The least sure one is taken, because a sure answer hides small
             mistakes, but one whose best label is clear, or where there is none the clearest.
     """
+    import keras  # noqa: PLC0415
+
     preprocessor = preprocessor_for(spec)
 
     def answers(raws: Sequence[Raw]) -> NDArray[np.float32]:

@@ -183,7 +183,7 @@ class ImagePreprocessor:
 
     def collate(self, rows: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """Pixels of n pictures → uint8 [n, height, width, channels]."""
-        # of one nothing has to be copied, and to find that out takes NumPy as long as a small picture's decoding
+        # of one nothing has to be copied: for a single request NumPy's way around that would be felt
         return rows[0][np.newaxis] if len(rows) == 1 else np.stack(rows)
 
     def _check(self, encoded: bytes) -> PlainJpeg | None:

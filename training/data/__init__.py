@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from training.golden import png
 from training.problems import DataProblem
 
 ENOUGH = 5
@@ -51,8 +52,6 @@ class Examples:
             return Path(self.files[position])
         if self.inputs.ndim == 1:
             return str(self.inputs[position])
-        from training.golden import png  # noqa: PLC0415  # needs Keras
-
         return png(self.inputs[position])
 
 
