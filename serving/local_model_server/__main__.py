@@ -10,7 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from threading import Event, Thread
+from threading import Thread
 from typing import NoReturn
 
 import grpc
@@ -20,6 +20,7 @@ from serving.bare_package import stand_in
 from .config import ConfigError, Configuration
 
 _NOT_FOR_PRODUCTION = "for a laptop, a test or a demo, not for production: run TensorFlow Serving there"
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 _GRACE_SECONDS = 5
 _LARGEST_PORT = 65535
 # TensorFlow Serving's default for --grpc_max_threads, but no fewer than a gateway of several workers asks for at once
@@ -105,15 +106,15 @@ def _give_up(code: int, text: str) -> NoReturn:
     sys.exit(code)
 
 
-def _stop_at_end_of_input(stop: Event) -> None:
+def _stop_at_end_of_input() -> None:
     # Not sys.stdin: its lock, held by a thread that waits, aborts the interpreter's end.
     with suppress(OSError):
         while os.read(0, 1024):
             pass
-    stop.set()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _serve(options: argparse.Namespace, stop: Event) -> None:
+def _serve(options: argparse.Namespace) -> None:
     configuration = Configuration(options.models, options.config)
     try:
         configuration.read()
@@ -145,7 +146,7 @@ def _serve(options: argparse.Namespace, stop: Event) -> None:
     sys.stdout.write(f"listening on {address}\n")  # what starts this program waits for this line
     sys.stdout.flush()
     repository.watch(options.poll_seconds)
-    stop.wait()
+    signal.sigwait(_STOPS)
     log.info("stopping")
     server.stop(_GRACE_SECONDS).wait()
     repository.close()
@@ -159,13 +160,12 @@ def main() -> NoReturn:
     options = _parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     log.warning("the local model server is %s", _NOT_FOR_PRODUCTION)
-    stop = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # from a thread: the handler interrupts `stop.wait`, and may do so while that holds the event's lock
-        signal.signal(number, lambda *_: Thread(target=stop.set, daemon=True).start())
+    # They wait to be waited for, in every thread that starts from here. A handler that sets an event may run in the
+    # moment before the wait for that event begins to sleep, and nothing then wakes it up.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
     if options.exit_with_parent:
-        Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
-    _serve(options, stop)
+        Thread(target=_stop_at_end_of_input, daemon=True).start()
+    _serve(options)
     logging.shutdown()
     os._exit(0)  # an interpreter's ordinary end waits for a version that is still loading, however long that takes
 

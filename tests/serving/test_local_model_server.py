@@ -580,8 +580,8 @@ def answering(server: ModelServer, label: str) -> int | grpc.StatusCode:
 def test_it_stops_cleanly_when_it_is_told_to_or_its_parent_ends(tmp_path: Path) -> None:
     models = ("--models", str(RECORDED / "models"), "--address", "127.0.0.1:0")
     with launched(tmp_path / "1.log", *models) as told, launched(tmp_path / "2.log", *models) as orphaned:
-        for process in (told, orphaned):
-            with ModelServer(process, tmp_path / "1.log").channel:
+        for process, log in ((told, "1.log"), (orphaned, "2.log")):
+            with ModelServer(process, tmp_path / log).channel:
                 pass
         told.send_signal(signal.SIGTERM)
         assert orphaned.stdin is not None
