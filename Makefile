@@ -15,8 +15,9 @@ help: ## list these verbs
 serve: $(READY) ## serve the models in models/ at http://127.0.0.1:8080
 	@exec $(BIN)/sightread serve $(FLAGS)
 
+# two at a time: most of them wait for a process to start
 test: $(READY) ## run the tests that need Python alone, but for the slow ones
-	@$(BIN)/pytest -m "not slow and not browser and not manifests and not images" $(FLAGS)
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not slow and not browser and not manifests and not images" $(FLAGS)
 
 slow: $(READY) ## run the slow tests: whole trainings, force, and what all pages say to type
 	@$(BIN)/pytest -m slow $(FLAGS)
