@@ -105,6 +105,7 @@ class Batcher(Generic[Answer]):
         spans: what traces it, or None.
 
     Attributes:
+        waiting: rows that wait.
         coming: rows that threads prepare for it; counted by whoever has them prepared.
     """
 
@@ -130,7 +131,7 @@ class Batcher(Generic[Answer]):
         self._metrics = metrics
         self._spans = spans
         self._queues: defaultdict[int, deque[_Waiting[Answer]]] = defaultdict(deque)
-        self._waiting = 0
+        self.waiting = 0
         self._pace = Pace()
         self._full_paces: defaultdict[int, Pace] = defaultdict(Pace)
         self._costs: defaultdict[int, CallCost] = defaultdict(CallCost)
@@ -143,19 +144,14 @@ class Batcher(Generic[Answer]):
         self._alarm: asyncio.TimerHandle | None = None
 
     @property
-    def waiting(self) -> int:
-        """Rows that wait."""
-        return self._waiting
-
-    @property
     def is_full(self) -> bool:
         """Whether no further row may wait."""
-        return self._waiting >= self._max_queue
+        return self.waiting >= self._max_queue
 
     @property
     def ahead(self) -> int:
         """Rows that wait or are under way."""
-        return self._waiting + self._rows_in_flight
+        return self.waiting + self._rows_in_flight
 
     async def submit(
         self,
@@ -194,7 +190,7 @@ class Batcher(Generic[Answer]):
         if self._spans is not None:
             waiting.span = self._spans.current()
         self._queues[likeness(row)].append(waiting)
-        self._waiting += 1
+        self.waiting += 1
         if not self._dispatch_is_due:
             # not at once: whatever else is ready in this turn of the loop comes along
             self._dispatch_is_due = True
@@ -215,7 +211,7 @@ class Batcher(Generic[Answer]):
         Raises:
             Overloaded: the queue is full, or there would be no answer before the deadline.
         """
-        others = min(ahead, self._waiting)
+        others = min(ahead, self.waiting)
         if others >= self._max_queue:
             raise self._overloaded()
         if not others:
@@ -230,7 +226,7 @@ class Batcher(Generic[Answer]):
 
     def foretell(self, to_come: int) -> float:
         """Seconds until who comes after so many more is answered; 0 while nobody waits."""
-        return self._foretell(self.ahead + to_come) if self._waiting else 0.0
+        return self._foretell(self.ahead + to_come) if self.waiting else 0.0
 
     def learn_full(self, rows: Sequence[Row], seconds: float) -> None:
         """A call of so many rows took so long before there were any requests, and by itself."""
@@ -250,13 +246,13 @@ class Batcher(Generic[Answer]):
 
     def _overloaded(self) -> Overloaded:
         wait = math.ceil(self._foretell(self.ahead))
-        return Overloaded(f"{self._waiting:,} items wait for {self._model} already.", retry_after=max(1, wait))
+        return Overloaded(f"{self.waiting:,} items wait for {self._model} already.", retry_after=max(1, wait))
 
     def _leave(self, waiting: _Waiting[Answer]) -> None:
         """Count no more among those who wait: it is answered, under way, or given up."""
         if waiting.is_queued:
             waiting.is_queued = False
-            self._waiting -= 1
+            self.waiting -= 1
 
     def _forget_those_who_gave_up(self) -> None:
         """While calls hang, whoever gave up would be held on to."""
@@ -269,7 +265,7 @@ class Batcher(Generic[Answer]):
             self._alarm.cancel()
             self._alarm = None
         loop = asyncio.get_running_loop()
-        while len(self._in_flight) < self._max_in_flight and (queues := self._by_age()):
+        while self.waiting and len(self._in_flight) < self._max_in_flight and (queues := self._by_age()):
             now = loop.time()
             not_before = {likeness: self._not_before(likeness) for likeness in queues}
             likeness = next((likeness for likeness in queues if not_before[likeness] <= now), None)
@@ -304,10 +300,10 @@ class Batcher(Generic[Answer]):
             is_worth_it = rows * cost.per_row >= cost.fixed
             until = 0.0 if is_worth_it or is_overtaken else max(call.overdue for call in sent)
         else:
-            until = 0.0 if self._waiting >= self._company else self._company_until
-        until = max(until, min(waiting.patient_until for waiting in batch))
+            until = 0.0 if self.waiting >= self._company else self._company_until
+        until = max(until, min([waiting.patient_until for waiting in batch]))
         # nobody waits for company until it is too late
-        return min(until, min(waiting.deadline for waiting in batch) - HEADROOM * cost.foretell(rows))
+        return min(until, min([waiting.deadline for waiting in batch]) - HEADROOM * cost.foretell(rows))
 
     def _next_batch(self, likeness: int, now: float) -> list[_Waiting[Answer]]:
         """Those who are alike and have waited longest. Empty: all of them gave up."""
@@ -337,7 +333,7 @@ class Batcher(Generic[Answer]):
             if self._spans is not None:
                 self._spans.stage(self._queue_stage, sent - waiting.since, within=waiting.span)
         self._metrics.batch_rows(self._model).observe(len(batch))
-        timeout = max(waiting.deadline for waiting in batch) - asyncio.get_running_loop().time()
+        timeout = max([waiting.deadline for waiting in batch]) - asyncio.get_running_loop().time()
         # a call has one parent: of many requests in a batch it is the first that came with one
         traceparent = next((waiting.traceparent for waiting in batch if waiting.traceparent), None)
         try:
@@ -364,7 +360,7 @@ class Batcher(Generic[Answer]):
             return
         seconds = perf_counter() - sent
         # before they know: who asks again is to be waited for, and does not wait already
-        self._company = min(len(batch) + self._waiting, self._max_batch_size)
+        self._company = min(len(batch) + self.waiting, self._max_batch_size)
         for waiting, answer in zip(batch, answers, strict=True):
             spent(waiting.stages, self._stage, seconds)
             if not waiting.answer.done():

@@ -39,9 +39,9 @@ class Drift(Counted):
         self._seen = 0
         self._unwritten = unwritten
         self._unseen_bytes = self._unseen_rows = 0
-        self._unseen: list[tuple[Sequence[NDArray[Any]], NDArray[np.float32]]] = []
+        self._unseen: list[tuple[Sequence[NDArray[Any]], list[list[float]]]] = []
 
-    def see_later(self, rows: Sequence[NDArray[Any]], probabilities: NDArray[np.float32]) -> None:
+    def see_later(self, rows: Sequence[NDArray[Any]], probabilities: list[list[float]]) -> None:
         """As `see`, when there are enough of them for a distance to be told anew: many cost little more than one."""
         self._unseen.append((rows, probabilities))
         self._unseen_rows += len(rows)
@@ -56,7 +56,7 @@ class Drift(Counted):
         if not unseen:
             return  # they were so large that they were seen before
         rows = [row for batch, _ in unseen for row in batch]
-        self.see(rows, np.concatenate([probabilities for _, probabilities in unseen]))
+        self.see(rows, np.array([row for _, answers in unseen for row in answers], np.float32))
 
     def see(self, rows: Sequence[NDArray[Any]], probabilities: NDArray[np.float32]) -> None:
         """Inputs as the model took them, and their answers, float32 [rows, labels]."""

@@ -63,6 +63,8 @@ VALUES: dict[int, tuple[np.dtype[Any], str]] = {
     DT_INT64: (np.dtype("<i8"), "int64_val"),
 }
 """Of the outputs: their dtype, and the field in which they come where they do not come as `tensor_content`."""
+MATRIX = 2
+"""Dimensions of what has rows."""
 QUEUE_FULL = re.compile(r"queue .*\bfull\b")
 """In the text of UNAVAILABLE when TensorFlow Serving's batching queue is full; a dead channel's text lacks it."""
 GONE = re.compile(r"Servable not found|Could not find any versions|Could not find version")
@@ -222,12 +224,12 @@ class ModelServer:
         output_name: str,
         timeout: float,  # noqa: ASYNC109
         traceparent: str | None = None,
-    ) -> NDArray[np.float32]:
-        """A batch [n, …] through one version → its output, float32 [n, labels]."""
+    ) -> list[list[float]]:
+        """A batch [n, …] through one version → its output, float32 [n, labels], as numbers."""
         request = PredictRequest(model_spec=_spec(model, version), output_filter=[output_name])
         request.inputs[input_name].CopyFrom(tensor_of(batch))
         response = await self._predict_again(request, timeout, traceparent)
-        return _array(response.outputs[output_name], DT_FLOAT, (len(batch), None))
+        return _rows(response.outputs[output_name], len(batch))
 
     async def explain(
         self,
@@ -340,18 +342,39 @@ def tensor_of(batch: NDArray[np.uint8] | NDArray[np.int32]) -> TensorProto:
     return tensor
 
 
-def _array(tensor: TensorProto, dtype: int, expected: Sequence[int | None]) -> NDArray[Any]:
-    """An output as an array; None stands for a size that only the model knows."""
+def _rows(tensor: TensorProto, count: int) -> list[list[float]]:
+    """An output of so many rows, float32 [rows, labels].
+
+    Without NumPy: for a single request it takes longer to do this little than all else does with the answer.
+    """
+    shape = _shape(tensor, DT_FLOAT)
+    content = tensor.tensor_content
+    values = np.frombuffer(content, VALUES[DT_FLOAT][0]).tolist() if content else list(tensor.float_val)
+    if len(shape) != MATRIX or shape[0] != count or len(values) != math.prod(shape):
+        raise _misfit(shape, count)
+    width = shape[1]
+    return [values[row * width : (row + 1) * width] for row in range(count)]
+
+
+def _array(tensor: TensorProto, dtype: int, expected: Sequence[int]) -> NDArray[Any]:
+    """An output as an array."""
     kind, values = VALUES[dtype]
-    if tensor.dtype != dtype:
-        raise Refused(f"its output is not {kind.name}")
-    shape = [dim.size for dim in tensor.tensor_shape.dim]
+    shape = _shape(tensor, dtype)
     array: NDArray[Any] = (
         np.frombuffer(tensor.tensor_content, dtype=kind)
         if tensor.tensor_content
         else np.array(getattr(tensor, values), dtype=kind)
     )
-    fits = len(shape) == len(expected) and all(want in {None, got} for want, got in zip(expected, shape, strict=True))
-    if not fits or array.size != math.prod(shape):
-        raise Refused(f"its output has shape {shape} for {expected[0]} rows")
+    if shape != list(expected) or array.size != math.prod(shape):
+        raise _misfit(shape, expected[0])
     return array.reshape(shape)
+
+
+def _shape(tensor: TensorProto, dtype: int) -> list[int]:
+    if tensor.dtype != dtype:
+        raise Refused(f"its output is not {VALUES[dtype][0].name}")
+    return [dim.size for dim in tensor.tensor_shape.dim]
+
+
+def _misfit(shape: list[int], rows: int) -> Refused:
+    return Refused(f"its output has shape {shape} for {rows} rows")

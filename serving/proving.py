@@ -8,7 +8,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from serving.batching import Batcher, Row
@@ -19,7 +18,7 @@ from serving.golden import Unproven, compare_golden_answers, compare_golden_expl
 from serving.metrics import Metrics
 from serving.model_server import ModelServer, Refused
 from serving.preprocessing import Preprocessor, preprocessor_for
-from serving.ranking import Ranking, rank
+from serving.ranking import Ranking
 from serving.settings import Settings
 
 if TYPE_CHECKING:  # OpenTelemetry is an extra
@@ -92,7 +91,7 @@ class Prover:
             rows: Sequence[Row],
             timeout: float,  # noqa: ASYNC109  # gRPC's own deadline
             traceparent: str | None = None,
-        ) -> NDArray[np.float32]:
+        ) -> list[list[float]]:
             answers = await self._server.predict(
                 self._name,
                 number,
@@ -102,8 +101,8 @@ class Prover:
                 timeout=timeout,
                 traceparent=traceparent,
             )
-            if answers.shape[1] != len(contract.labels):
-                raise Refused(f"it gives {answers.shape[1]} probabilities for {len(contract.labels)} labels")
+            if len(answers[0]) != len(contract.labels):
+                raise Refused(f"it gives {len(answers[0])} probabilities for {len(contract.labels)} labels")
             return answers
 
         def tell_drift(of: str, distance: float) -> None:
@@ -114,7 +113,7 @@ class Prover:
         async def answer(rows: Sequence[Row], timeout: float, traceparent: str | None) -> list[Ranking]:  # noqa: ASYNC109
             probabilities = await predict(rows, timeout, traceparent)
             drift.see_later(rows, probabilities)
-            return rank(probabilities)
+            return list(map(Ranking, probabilities))
 
         batcher = Batcher(
             answer,
@@ -124,13 +123,13 @@ class Prover:
             metrics=self._metrics,
             spans=self._spans,
         )
-        answers = []
+        answers: list[list[float]] = []
         # the largest batch that traffic will make: the server may take fewer rows than we were told
         for batch in _full_batches(rows, self._settings.max_batch_size):
             began = perf_counter()
-            answers.append(await predict(batch, PROOF_SECONDS))
+            answers += await predict(batch, PROOF_SECONDS)
             batcher.learn_full(batch, perf_counter() - began)
-        compare_golden_answers(contract, np.concatenate(answers)[: len(rows)])
+        compare_golden_answers(contract, np.array(answers[: len(rows)], np.float32))
         explainer = await self._prove_explanations(number, contract, preprocessor, rows)
 
         return Version(number, contract, preprocessor, batcher, explainer, drift, told)

@@ -7,9 +7,6 @@ and the processor has just done something else.
 import math
 from heapq import nlargest
 
-import numpy as np
-from numpy.typing import NDArray
-
 FEW_LABELS = 100
 """So many are sorted faster than the first of them are picked out."""
 
@@ -40,8 +37,3 @@ class Ranking:
         else:
             order = nlargest(count, labels, key=probability)
         return [(label, probabilities[label]) for label in order]
-
-
-def rank(probabilities: NDArray[np.float32]) -> list[Ranking]:
-    """Probabilities, float32 [rows, labels] → each row's ranking."""
-    return list(map(Ranking, probabilities.tolist()))

@@ -68,12 +68,12 @@ class Turns:
             Overloaded: there would be no answer before the deadline.
         """
         self._quiet_turns = 0
-        if self.waiting:
-            self._pace.check(self.waiting, deadline - asyncio.get_running_loop().time(), "for their turn")
+        if self._waiting:
+            self._pace.check(len(self._waiting), deadline - asyncio.get_running_loop().time(), "for their turn")
 
     def foretell(self, to_come: int = 0) -> float:
         """Seconds until the turn of who comes after so many more."""
-        return self._pace.foretell(self.waiting + to_come)
+        return self._pace.foretell(len(self._waiting) + to_come)
 
     def _slice(self) -> float:
         """When this turn's slice ends; it begins with the first who asks."""
@@ -94,7 +94,7 @@ class Turns:
         if self._waiting:
             self._quiet_turns = 0
             self._pause(perf_counter() + PAUSE)
-        else:
+        elif self._begun:
             self._begin_waiting()
 
     def _pause(self, until: float) -> None:

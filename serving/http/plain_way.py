@@ -32,6 +32,8 @@ from serving.problems import Problem
 from serving.settings import Settings
 from serving.turns import Turns
 
+DEFECT = HTTPStatus.INTERNAL_SERVER_ERROR.value
+
 
 class PlainWay:
     """Answers plain requests as the application does, or refuses them before that costs anything.
@@ -73,7 +75,7 @@ class PlainWay:
         state["task"] = asyncio.current_task()
         follow_trace(scope)
         self._metrics.in_flight.add(1)
-        status = HTTPStatus.INTERNAL_SERVER_ERROR.value
+        status = DEFECT
         try:
             response = await self._respond(exchange, head)
             if response is None:

@@ -12,7 +12,7 @@ from serving.classification import Classifier, Wanted
 from serving.decoding import Decoders
 from serving.metrics import Metrics
 from serving.proving import Version
-from serving.ranking import Ranking, rank
+from serving.ranking import Ranking
 from serving.turns import Turns
 from tests.serving.plain_requests import Named
 
@@ -54,7 +54,7 @@ def test_what_is_prepared_while_all_threads_are_busy_goes_on_together_and_the_la
 
         async def predict(rows: Sequence[Row], *_: object) -> Sequence[Ranking]:
             calls.append(len(rows))
-            return rank(np.full((len(rows), 2), 0.5, np.float32))
+            return [Ranking([0.5, 0.5]) for _ in rows]
 
         metrics = Metrics()
         batcher = Batcher(predict, model="cnn", max_batch_size=64, max_queue=64, metrics=metrics)

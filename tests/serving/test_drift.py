@@ -43,7 +43,7 @@ def test_what_is_to_be_seen_later_is_seen_together_and_makes_no_difference() -> 
             row = chance.integers(0, 256, (32, 32, 3), np.uint8)
             answer = chance.dirichlet(np.ones(10), 1).astype(np.float32)
             one.see([row], answer)
-            other.see_later([row], answer)
+            other.see_later([row], answer.tolist())
             if (number + 1) % TOLD_EVERY == 0:
                 unwritten.write()
         assert at_once.keys() == later.keys() == {"labels", "confidence", "brightness"}
@@ -59,5 +59,5 @@ def test_large_rows_are_not_held_until_there_are_enough() -> None:
     told: dict[str, float] = {}
     drift = Drift(CNN, told.__setitem__, Unwritten())
     for _ in range(ENOUGH):
-        drift.see_later([large], np.eye(10, dtype=np.float32)[:1])
+        drift.see_later([large], [[1.0, *[0.0] * 9]])
     assert told

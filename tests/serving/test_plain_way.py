@@ -422,7 +422,7 @@ def test_empty_lines_between_requests_do_not_add_up() -> None:
 
 def test_what_cannot_be_written_is_a_500_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
     # what cannot be written cannot be reported, either, by one process of tests to another
-    caplog.set_level(logging.CRITICAL)
+    caplog.set_level(logging.CRITICAL, "uvicorn.error")
 
     async def scenario() -> None:
         async with served() as server:

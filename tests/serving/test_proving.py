@@ -33,10 +33,10 @@ class Server:
     async def contract(self, *_: Any, **__: Any) -> bytes:
         return self._contract.to_json().encode()
 
-    async def predict(self, _: str, __: int, batch: NDArray[np.uint8], **___: Any) -> NDArray[np.float32]:
+    async def predict(self, _: str, __: int, batch: NDArray[np.uint8], **___: Any) -> list[list[float]]:
         self.calls.append(len(batch))
         await asyncio.sleep(self.seconds)
-        return np.array([next(self._answers).probabilities for _ in batch], np.float32)
+        return [next(self._answers).probabilities for _ in batch]
 
 
 async def proven(server: Server, **settings: Any) -> Version:
