@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.conftest import Start
 from tests.e2e.processes import Service
-from tests.e2e.tiny_models import picture, put, score
+from tests.e2e.tiny_models import MISFITS, picture, put, score
 
 PNG = {"Content-Type": "image/png"}
 QUICK = ("--poll-seconds", "0.1")
@@ -129,6 +129,28 @@ def test_a_version_whose_golden_examples_disagree_takes_no_traffic_and_the_old_o
     shutil.rmtree(repository / "cnn" / "2")
     put(versions / "cnn" / "3", repository / "cnn" / "3")
     service.wait_for(lambda: ask(service).json()["model"]["version"] == 3)
+
+
+def test_a_version_whose_output_is_not_what_its_contract_says_is_refused(
+    repository: Path, versions: Path, start_model_server: Start, start_gateway: Start
+) -> None:
+    for number, name in enumerate(MISFITS, 2):
+        put(versions / name / "1", repository / "cnn" / str(number))
+    (repository / "models.config").write_text(
+        """model_config_list {
+          config { name: "cnn" base_path: "cnn" model_version_policy { all {} } }
+          config { name: "lstm" base_path: "lstm" }
+        }"""
+    )
+    service = start_gateway("--model-server", start_model_server(repository).url, *QUICK)
+    service.wait_for(lambda: [version["state"] for version in service.versions().values()].count("refused") == 3)
+    assert {number: version.get("reason") for number, version in service.versions().items()} == {
+        4: "its output is not float32",
+        3: "it gives 2 probabilities for 3 labels",
+        2: "its output has shape [64, 1, 3] for 64 rows",
+        1: None,
+    }
+    assert ask(service).json()["model"]["version"] == 1
 
 
 def test_a_broken_first_version_is_never_served_and_readyz_says_why(

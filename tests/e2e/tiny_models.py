@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -22,6 +23,13 @@ SURENESS = {1: 2.0, 2: 4.0, 3: 8.0}
 """The pictures' model gets surer of itself from version to version: a score tells which one answered."""
 EXPLAINING = 2
 """The version of the pictures' model that explains its answers; the texts' model does, too."""
+
+MISFITS: dict[str, Callable[[Any], Any]] = {
+    "deep": lambda probabilities: keras.ops.expand_dims(probabilities, 1),
+    "narrow": lambda probabilities: probabilities[:, :2],
+    "whole": lambda probabilities: keras.ops.cast(probabilities, "int32"),
+}
+"""Models of pictures whose output is not what their contract says: what becomes of the probabilities."""
 
 
 def picture(colour: Any = "red", size: tuple[int, int] = (8, 8), kind: str = "PNG", **options: Any) -> bytes:
@@ -45,7 +53,7 @@ def put(version: Path, place: Path) -> None:
 
 
 def write_versions(folder: Path) -> None:
-    """Write cnn/1, cnn/2, cnn/3, cnn/broken and lstm/1."""
+    """Write cnn/1, cnn/2, cnn/3, cnn/broken and lstm/1, and one of each of MISFITS."""
     image = ImageInput(name="image", height=8, width=8, channels=3, fit="cover", filter="bilinear")
     pictures = [picture(colour) for colour in [*COLOURS, "pink", "navy", "orange", "lime", "maroon"]]
     for version, sureness in SURENESS.items():
@@ -57,6 +65,10 @@ def write_versions(folder: Path) -> None:
     # the contract of one version and the weights of another: as if the pictures were prepared in another way
     shutil.copytree(folder / "cnn" / "1", folder / "cnn" / "broken")
     shutil.copytree(folder / "cnn" / "3" / "variables", folder / "cnn" / "broken" / "variables", dirs_exist_ok=True)
+
+    for name, misfit in MISFITS.items():
+        other = keras.Model(network.input, misfit(keras.ops.softmax(network.output)))
+        publish(other, contract, repository=folder, name=name, inspect=lambda *_: [])
 
     text = TextInput(name="tokens", max_length=20, pad_id=0, tokenizer=json.loads(_tokenizer().to_str()))
     texts = ["good", "bad", "a good film", "a bad film", "GOOD good", "bad bad good", "good good bad", "so bad"]
