@@ -63,8 +63,6 @@ VALUES: dict[int, tuple[np.dtype[Any], str]] = {
     DT_INT64: (np.dtype("<i8"), "int64_val"),
 }
 """Of the outputs: their dtype, and the field in which they come where they do not come as `tensor_content`."""
-MATRIX = 2
-"""Dimensions of what has rows."""
 QUEUE_FULL = re.compile(r"queue .*\bfull\b")
 """In the text of UNAVAILABLE when TensorFlow Serving's batching queue is full; a dead channel's text lacks it."""
 GONE = re.compile(r"Servable not found|Could not find any versions|Could not find version")
@@ -343,17 +341,14 @@ def tensor_of(batch: NDArray[np.uint8] | NDArray[np.int32]) -> TensorProto:
 
 
 def _rows(tensor: TensorProto, count: int) -> list[list[float]]:
-    """An output of so many rows, float32 [rows, labels].
-
-    Without NumPy: for a single request it takes longer to do this little than all else does with the answer.
-    """
+    """An output of so many rows, float32 [rows, labels], as numbers: for a few of them an array would be a detour."""
     shape = _shape(tensor, DT_FLOAT)
     content = tensor.tensor_content
     values = np.frombuffer(content, VALUES[DT_FLOAT][0]).tolist() if content else list(tensor.float_val)
-    if len(shape) != MATRIX or shape[0] != count or len(values) != math.prod(shape):
-        raise _misfit(shape, count)
-    width = shape[1]
-    return [values[row * width : (row + 1) * width] for row in range(count)]
+    match shape:
+        case [rows, labels] if rows == count and len(values) == rows * labels:
+            return [values[row * labels : (row + 1) * labels] for row in range(rows)]
+    raise _misfit(shape, count)
 
 
 def _array(tensor: TensorProto, dtype: int, expected: Sequence[int]) -> NDArray[Any]:

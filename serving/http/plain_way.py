@@ -5,7 +5,6 @@ To a small input these take as long as all that makes its answer. Nearly all req
 
 import asyncio
 from collections.abc import Sequence
-from http import HTTPStatus
 from time import perf_counter
 from typing import Any
 
@@ -28,11 +27,9 @@ from serving.http.plain_requests import Head, PlainRequests
 from serving.http.requests import Deadline, Items
 from serving.http.shedding import Shedder
 from serving.metrics import Metrics
-from serving.problems import Problem
+from serving.problems import InternalError, Problem
 from serving.settings import Settings
 from serving.turns import Turns
-
-DEFECT = HTTPStatus.INTERNAL_SERVER_ERROR.value
 
 
 class PlainWay:
@@ -75,7 +72,7 @@ class PlainWay:
         state["task"] = asyncio.current_task()
         follow_trace(scope)
         self._metrics.in_flight.add(1)
-        status = DEFECT
+        status = InternalError.status
         try:
             response = await self._respond(exchange, head)
             if response is None:
